@@ -1,0 +1,54 @@
+# Everything that a person types. Each target installs what it needs; nothing else has to be there
+# but git, make and python3.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+INPUT ?= shaped
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo stop start reload status test lint bench user roots clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: .venv/installed  ## build, publish and install the input's packages (INPUT=ceph: real Ceph)
+	@$(SUDO) $(PYTHON) -m demo --input $(INPUT)
+
+stop:  ## end the master, every worker process, and the demonstration's git daemon
+	@[ ! -x $(PYTHON) ] || $(SUDO) $(PYTHON) -m demo --stop
+
+start: .venv/installed  ## start the master that settings.yaml describes
+	@$(PYTHON) -m master.control start
+
+reload:  ## have the master read settings.yaml again
+	@$(PYTHON) -m master.control reload
+
+status:  ## say whether the master runs
+	@$(PYTHON) -m master.control status
+
+user: .venv/installed  ## make a secret for a user (NAME=alice)
+	@$(PYTHON) -m master.users $(NAME)
+
+test: .venv/installed-dev  ## lint, types, shellcheck and all tests
+	@$(SUDO) $(PYTHON) -m tests.gate
+
+lint: .venv/installed-dev  ## only lint, types and shellcheck
+	@$(PYTHON) -m tests.gate --lint
+
+bench: .venv/installed-dev  ## measure everything that docs/performance.md reports
+	@$(SUDO) $(PYTHON) -m bench
+
+clean: stop  ## remove everything that `make demo` made, the published packages included
+	$(SUDO) rm -rf input packages packages-* roots scratch scratch-* staging staging-* state state-* settings-ceph.yaml
+
+.venv/installed: requirements.txt deploy/system-packages.sh
+	@$(SUDO) deploy/system-packages.sh runtime
+	@[ -x $(PYTHON) ] || python3 -m venv .venv
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt requests==2.34.2
+	@touch $@
+
+.venv/installed-dev: requirements.txt requirements-dev.txt deploy/system-packages.sh
+	@$(SUDO) deploy/system-packages.sh runtime tests
+	@[ -x $(PYTHON) ] || python3 -m venv .venv
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ .venv/installed

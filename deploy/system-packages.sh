@@ -1,0 +1,24 @@
+#!/bin/bash
+# system-packages.sh runtime|tests...: the Debian or Ubuntu packages that the master, or its tests,
+# need on the machine; asks the network only if one is missing.
+set -euo pipefail
+declare -A groups=(
+    [runtime]='ca-certificates git gnupg mmdebstrap python3-venv debian-archive-keyring'
+    [tests]='apt-utils createrepo-c curl dpkg-dev nginx-light procps rpm shellcheck'
+)
+wanted=()
+for group in "$@"; do
+    for package in ${groups[$group]}; do
+        dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' || wanted+=("$package")
+    done
+done
+[ ${#wanted[@]} -gt 0 ] || exit 0
+echo "* installing ${wanted[*]}"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+{ apt-get -q update && apt-get -q -y --no-install-recommends install "${wanted[@]}"; } >"$log" 2>&1 || {
+    cat "$log" >&2
+    echo "failed: apt-get could not install ${wanted[*]}" >&2
+    exit 1
+}

@@ -1,0 +1,1 @@
+"""The buildmaster: settings, schedulers, builders, and the package server."""

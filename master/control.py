@@ -1,0 +1,162 @@
+"""Starts, stops and reloads the master: `python -m master.control start|stop|reload|status`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from master.settings import ENVIRONMENT_VARIABLE, Settings, SettingsError, default_path
+from master.users import operator_token
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_START_SECONDS = 180
+_STOP_SECONDS = 30
+
+_TAC = """\
+# Made by `python -m master.control start`; changes here are lost.
+import os
+import sys
+
+from buildbot.master import BuildMaster
+from twisted.application import service
+from twisted.python.log import FileLogObserver, ILogObserver
+from twisted.python.logfile import LogFile
+
+os.environ[{variable!r}] = {settings!r}
+sys.path.insert(0, {checkout!r})
+basedir = {state!r}
+configfile = {configfile!r}
+application = service.Application('buildmaster')
+logfile = LogFile.fromFullPath(os.path.join(basedir, "twistd.log"), rotateLength=10000000, maxRotatedFiles=10)
+application.setComponent(ILogObserver, FileLogObserver(logfile).emit)
+master = BuildMaster(basedir, configfile, 0o022)
+master.setServiceParent(application)
+"""
+
+
+class ControlError(Exception):
+    """What went wrong, and where to look."""
+
+
+def prepare(settings_file: Path, settings: Settings) -> None:
+    """Make the state directory what Buildbot expects: token, tac, and the database's schema."""
+    state = settings.state
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    operator_token(state)
+    (state / "buildbot.tac").write_text(
+        _TAC.format(
+            variable=ENVIRONMENT_VARIABLE,
+            settings=str(settings_file.resolve()),
+            checkout=str(_CHECKOUT),
+            configfile=str(_CHECKOUT / "master.cfg"),
+            state=str(state),
+        )
+    )
+    schema = state / "schema"
+    wanted = f"buildbot {version('buildbot')} {settings.database}\n"
+    if not schema.exists() or schema.read_text() != wanted:
+        _buildbot(settings_file, "upgrade-master", "--quiet", str(state))
+        schema.write_text(wanted)
+
+
+def start(settings_file: Path, settings: Settings) -> str:
+    """Start the master unless it runs, and wait until it answers."""
+    if running(settings):
+        return f"the master runs already: {settings.www.url}"
+    prepare(settings_file, settings)
+    (settings.state / "twistd.pid").unlink(missing_ok=True)
+    log = settings.state / "twistd.log"
+    _buildbot(settings_file, "start", f"--start_timeout={_START_SECONDS}", str(settings.state))
+    url = f"http://{settings.www.host}:{settings.www.port}/api/v2/forceschedulers/packages"
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(url, timeout=5) as answer:
+                if answer.status == 200:
+                    return f"the master runs: {settings.www.url}"
+        except (URLError, OSError):
+            if not running(settings):
+                break
+        time.sleep(0.2)
+    raise ControlError(f"the master did not start; its log: {log}")
+
+
+def stop(settings: Settings) -> str:
+    """End the master and with it every local worker; by force if it does not end by itself."""
+    pid = running(settings)
+    if not pid:
+        return "the master does not run"
+    os.kill(pid, signal.SIGTERM)
+    how = "stopped"
+    deadline = time.monotonic() + _STOP_SECONDS
+    while running(settings):
+        if time.monotonic() > deadline:
+            how = f"killed, since it did not stop within {_STOP_SECONDS} s"
+            os.kill(pid, signal.SIGKILL)
+            deadline = float("inf")
+        time.sleep(0.05)
+    return f"the master is {how}"
+
+
+def reload(settings: Settings) -> str:
+    """Have the master read its settings again."""
+    pid = running(settings)
+    if not pid:
+        raise ControlError("the master does not run")
+    os.kill(pid, signal.SIGHUP)
+    return f"the master reads its settings again; its log: {settings.state / 'twistd.log'}"
+
+
+def running(settings: Settings) -> int:
+    """Give the master's pid, or 0."""
+    try:
+        pid = int((settings.state / "twistd.pid").read_text())
+        command = Path("/proc", str(pid), "cmdline").read_bytes()
+        state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError):
+        return 0
+    return pid if b"buildbot" in command and state != "Z" else 0
+
+
+def _buildbot(settings_file: Path, *arguments: str) -> None:
+    environment = {**os.environ, ENVIRONMENT_VARIABLE: str(settings_file.resolve())}
+    command = [sys.executable, "-c", "from buildbot.scripts.runner import run; run()", *arguments]
+    finished = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if finished.returncode != 0:
+        raise ControlError(f"buildbot {arguments[0]} failed:\n{finished.stdout}{finished.stderr}")
+
+
+def main() -> int:
+    """Start, stop or reload the master that a settings file describes."""
+    parser = argparse.ArgumentParser(prog="python -m master.control", description=main.__doc__)
+    parser.add_argument("verb", choices=["start", "stop", "reload", "status"])
+    parser.add_argument("--settings", type=Path, default=default_path())
+    arguments = parser.parse_args()
+    try:
+        settings = Settings.from_file(arguments.settings)
+        if arguments.verb == "start":
+            print(start(arguments.settings, settings))
+        elif arguments.verb == "stop":
+            print(stop(settings))
+        elif arguments.verb == "reload":
+            print(reload(settings))
+        else:
+            print(f"the master {'runs' if running(settings) else 'does not run'}")
+    except (SettingsError, ControlError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""One answer for everybody who asks for the same package: published, on its way, or asked for now."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from buildbot.data.resultspec import Filter
+from buildbot.process.properties import Properties
+from twisted.internet.defer import DeferredLock
+
+from master.model.package_key import PackageKey
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from master.publisher import Publisher
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request for one package_key, validated and resolved."""
+
+    key: PackageKey
+    git_url: str
+    ref: str
+    owner: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an asker is told: the state, where the packages are or will be, and what to follow."""
+
+    package_key: str
+    state: Literal["published", "on its way"]
+    url: str
+    buildset_id: int | None
+    buildrequest_ids: dict[int, int]
+    """Builder id to buildrequest id, as Buildbot gives them."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the answer as the REST API does."""
+        return asdict(self)
+
+
+class AddBuildset(Protocol):
+    """Puts a new buildset for a package_key into the queue."""
+
+    def __call__(self, ask: Ask, properties: Properties) -> Awaitable[tuple[int, dict[int, int]]]:
+        """Give the ids of the buildset and, for each builder, of the buildrequest."""
+
+
+class Ensure:
+    """Answers for package_keys, and has at most one build of each in the queue.
+
+    The lock is of this process: there is one master with this scheduler.
+    """
+
+    def __init__(self, master: Any, publisher: Publisher, add_buildset: AddBuildset) -> None:
+        """Take the buildmaster, what knows the published tree, and what fills the queue."""
+        self._master = master
+        self._publisher = publisher
+        self._add_buildset = add_buildset
+        self._lock = DeferredLock()
+
+    async def ensure(self, ask: Ask) -> Answer:
+        """Answer; build only if the key is neither published and complete nor on its way."""
+        published = await self._published(ask.key)
+        if published:
+            return published
+        await self._lock.acquire()
+        try:
+            # In this order: what has left the queue meanwhile is on the disk by then.
+            answer = await self._on_its_way(ask.key) or await self._published(ask.key)
+            if answer is None:
+                answer = self._queued(ask.key, *await self._add_buildset(ask, _properties(ask)))
+            return answer
+        finally:
+            self._lock.release()
+
+    async def _published(self, key: PackageKey) -> Answer | None:
+        record = await self._publisher.published(key)
+        if record is None:
+            return None
+        buildset_id, requests = record.get("buildset_id"), {}
+        buildset = None
+        if isinstance(buildset_id, int):
+            buildset = await self._master.db.buildsets.getBuildset(buildset_id)
+        # The database may be another than the one that the record speaks of.
+        if buildset is None or buildset.external_idstring != str(key):
+            buildset_id = None
+        else:
+            requests = await self._buildrequests(buildset_id)
+        url = self._publisher.url(key)
+        return Answer(str(key), "published", url, buildset_id, requests)
+
+    async def _on_its_way(self, key: PackageKey) -> Answer | None:
+        found = await self._master.data.get(
+            ("buildsets",),
+            filters=[
+                Filter("external_idstring", "eq", [str(key)]),
+                Filter("complete", "eq", [False]),
+            ],
+        )
+        if not found:
+            return None
+        buildset_id = found[0]["bsid"]
+        return self._queued(key, buildset_id, await self._buildrequests(buildset_id))
+
+    def _queued(self, key: PackageKey, buildset_id: int, requests: dict[int, int]) -> Answer:
+        return Answer(str(key), "on its way", self._publisher.url(key), buildset_id, requests)
+
+    async def _buildrequests(self, buildset_id: int | None) -> dict[int, int]:
+        found = await self._master.db.buildrequests.getBuildRequests(bsid=buildset_id)
+        return {request.builderid: request.buildrequestid for request in found}
+
+
+def _properties(ask: Ask) -> Properties:
+    properties = Properties()
+    for name, value in (
+        ("package_key", str(ask.key)),
+        ("git_url", ask.git_url),
+        ("ref", ask.ref),
+        ("owner", ask.owner),
+        ("reason", ask.reason),
+    ):
+        properties.setProperty(name, value, "packages")
+    return properties

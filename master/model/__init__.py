@@ -1,0 +1,1 @@
+"""The ground everything else stands on: names, keys and paths, standard library only."""

@@ -1,0 +1,115 @@
+"""The package server: the published tree over HTTP, and the door that uploads come in by.
+
+It has a port of its own, since the layout's URLs begin at the root, and since what contributors
+built shall share no origin with the web UI.
+"""
+
+# mypy: allow-untyped-calls
+# Buildbot's and Twisted's services are annotated in part only.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from buildbot.config.errors import error
+from buildbot.util.service import BuildbotService
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from twisted.web import http
+
+from master.package_requests import Channel
+from master.package_tree import PackageTree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from master.uploads import Uploads
+
+_IDLE_SECONDS = 120
+_THREADS = 4
+
+
+class _Site(http.HTTPFactory):
+    """What every connection shares."""
+
+    protocol: Any = Channel
+
+    def __init__(self, reactor: Any, uploads: Uploads) -> None:
+        """Start with an empty tree's place, no connection, and threads that start on demand."""
+        super().__init__(timeout=_IDLE_SECONDS, reactor=reactor)
+        self.tree = PackageTree("", "")
+        self.uploads = uploads
+        self.channels: set[Channel] = set()
+        self._pool = ThreadPool(0, _THREADS, "packages")
+        self._pool.start()
+
+    def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Call what blocks, in a thread that nothing else of the master waits for."""
+        import os
+        from twisted.internet.defer import maybeDeferred
+        if os.environ.get("X_SYNC") == "1":
+            return maybeDeferred(function, *args)
+        return deferToThreadPool(self.reactor, self._pool, function, *args)
+
+    def log(self, request: http.Request) -> None:
+        """Keep no log of accesses: nginx, in front, has a better one."""
+
+    def stop(self) -> None:
+        """End every connection and the threads."""
+        for channel in tuple(self.channels):
+            channel.transport.abortConnection()
+        self._pool.stop()
+
+
+class PackageServer(BuildbotService):
+    """The service that serves the tree and takes uploads, on a port of its own."""
+
+    name = "packages"
+    port = 0
+    """The TCP port that it listens on, once it does."""
+
+    _site: _Site | None = None
+    _endpoint = ""
+    _listening: Any = None
+
+    def checkConfig(
+        self, *, port: str, tree: str, uploads: Uploads, title: str = "Packages"
+    ) -> None:
+        """Refuse what could only fail when listening."""
+        super().checkConfig()
+        if not port.startswith(("tcp:", "tcp6:", "unix:")):
+            error(f"packages: port {port!r} must begin with tcp:, tcp6: or unix:")
+
+    async def reconfigService(  # type: ignore[override]
+        self, *, port: str, tree: str, uploads: Uploads, title: str = "Packages"
+    ) -> None:
+        """Serve `tree`; listen anew only if the port is another. The first `uploads` stay."""
+        await super().reconfigService()
+        assert self.master is not None
+        if self._site is None:
+            self._site = _Site(self.master.reactor, uploads)
+        self._site.tree = PackageTree(tree, title)
+        if port != self._endpoint:
+            listening = await serverFromString(self.master.reactor, port).listen(self._site)
+            await self._stop_listening()
+            self._endpoint, self._listening = port, listening
+            self.port = getattr(listening.getHost(), "port", 0)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening and end every connection."""
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        await super().stopService()
+        await self._stop_listening()
+        self._endpoint = ""
+        if self._site is not None:
+            self._site.stop()
+            self._site = None
+
+    async def _stop_listening(self) -> None:
+        if self._listening is not None:
+            listening, self._listening = self._listening, None
+            await listening.stopListening()

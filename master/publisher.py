@@ -1,0 +1,221 @@
+"""Publishing: from an upload to a directory that is served, all of it or nothing.
+
+Killed at any moment, a package_key is afterwards either absent or whole: everything is made ready
+beside the published tree, and one rename makes it visible. What comes after the rename (the links
+of refs) is made good at the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+from buildbot.util.service import BuildbotService
+from buildbot.util.twisted import async_to_deferred
+from twisted.internet.threads import deferToThread
+from twisted.python import log
+
+from master.model import layout
+from master.model.package_key import PackageKey
+from master.refs import LastResolved
+from master.signing import SigningKey
+from master.uploads import Upload, Uploads
+from master.verification import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from master.model.targets import Target
+
+
+class PublishedTree:
+    """The tree that is served, and what may be done to it; all calls block, none leaves it in part."""
+
+    def __init__(self, tree: Path, staging: Path) -> None:
+        """Take the directory that is served, and one beside it on the same file system."""
+        self.tree = tree
+        self.staging = staging
+
+    def prepare(self) -> None:
+        """Make both directories; ValueError if a rename between them could not be atomic."""
+        self.tree.mkdir(parents=True, exist_ok=True)
+        self.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.tree.stat().st_dev != self.staging.stat().st_dev:
+            raise ValueError(f"{self.staging} is not on the same file system as {self.tree}")
+
+    def record(self, key: PackageKey) -> dict[str, Any] | None:
+        """Give what was recorded of a package_key if it is published and complete, else None."""
+        directory = self.tree / layout.sha1_path(key)
+        try:
+            if not (directory / layout.VERSION_FILE).stat().st_size:
+                return None
+            record: dict[str, Any] = json.loads((directory / layout.MANIFEST_FILE).read_text())
+            for file in record["files"]:
+                if os.stat(directory / file["path"]).st_size != file["size"]:
+                    return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return record
+
+    def write_metadata(self, key: PackageKey, directory: Path, record: dict[str, Any]) -> None:
+        """Write manifest, sha1 and, last, version into a directory that is not published yet."""
+        manifest = json.dumps(record, indent=1, sort_keys=True) + "\n"
+        (directory / layout.MANIFEST_FILE).write_text(manifest)
+        (directory / layout.SHA1_FILE).write_text(key.sha1 + "\n")
+        (directory / layout.VERSION_FILE).write_text(record["version"] + "\n")
+        for parent, _, names in os.walk(directory):
+            os.chmod(parent, 0o755)
+            for name in names:
+                path = os.path.join(parent, name)
+                os.chmod(path, 0o644)
+                _sync(path)
+            _sync(parent)
+
+    def place(self, key: PackageKey, directory: Path) -> None:
+        """Make a ready directory visible, by one rename; an incomplete one gives way to it."""
+        destination = self.tree / layout.sha1_path(key)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if destination.exists():
+            aside = Path(mkdtemp(prefix="replaced-", dir=self.staging))
+            destination.rename(aside / "old")
+        directory.rename(destination)
+        _sync(destination.parent)
+
+    def link(self, key: PackageKey, refs: Sequence[str]) -> None:
+        """Point the links of refs at a published package_key; an older link is replaced at once."""
+        for ref in refs:
+            link = self.tree / layout.ref_path(key.target, ref)
+            wanted = layout.ref_link(key, ref)
+            if link.is_symlink() and os.readlink(link) == wanted:
+                continue
+            try:
+                link.parent.mkdir(parents=True, exist_ok=True)
+                temporary = Path(mkdtemp(prefix="link-", dir=self.staging)) / "link"
+                temporary.symlink_to(wanted)
+                temporary.rename(link)
+                temporary.parent.rmdir()
+            except OSError as error:
+                # `wip` and `wip/foo` cannot both be links; the packages are there all the same.
+                log.msg(f"the link of ref {ref!r} to {key} cannot be made: {error}")
+
+
+class Publisher(BuildbotService):
+    """The service that takes uploads and publishes them; steps know it as `publisher`."""
+
+    name = "publisher"
+
+    def checkConfig(self, **kwargs: Any) -> None:  # type: ignore[override]
+        """Take anything that reconfigService takes."""
+        super().checkConfig()
+
+    @async_to_deferred
+    async def reconfigService(  # type: ignore[override]
+        self,
+        *,
+        tree: PublishedTree,
+        uploads: Uploads,
+        state: Path,
+        packages_url: str,
+        targets: Sequence[Target],
+    ) -> None:
+        """Take the directories, the registry of uploads, and the URL that all is served at."""
+        await super().reconfigService()
+        self._url = packages_url
+        self._targets = {target.name: target for target in targets}
+        if not hasattr(self, "_tree"):
+            self._tree = tree
+            self._uploads = uploads
+            self._state = state
+
+    @async_to_deferred
+    async def startService(self) -> None:
+        """Prepare the directories and the key, wipe what a killed master left, mend the links."""
+        assert self.master is not None
+        await super().startService()
+        await deferToThread(self._tree.prepare)
+        await deferToThread(self._uploads.wipe)
+        self._last_resolved = LastResolved(self._state / "refs.json")
+        self._key = SigningKey(self.master.reactor, self._state / "gnupg")
+        await self._key.prepare()
+        key_file = self._tree.tree / layout.KEY_FILE
+        text = await self._key.public_key()
+        if not key_file.exists() or key_file.read_bytes() != text:
+            temporary = self._tree.staging / layout.KEY_FILE
+            temporary.write_bytes(text)
+            temporary.chmod(0o644)
+            temporary.rename(key_file)
+        for key, ref in self._last_resolved.all(self._targets):
+            if await deferToThread(self._tree.record, key):
+                await deferToThread(self._tree.link, key, [ref])
+
+    @async_to_deferred
+    async def stopService(self) -> None:
+        """End gpg's agent."""
+        await super().stopService()
+        await self._key.stop()
+
+    def url(self, key: PackageKey) -> str:
+        """Where a package_key is, or will be, served."""
+        return layout.url(self._url, layout.sha1_path(key) + "/")
+
+    async def published(self, key: PackageKey) -> dict[str, Any] | None:
+        """Give what was recorded when the key was published, if it still is, and complete."""
+        record: dict[str, Any] | None = await deferToThread(self._tree.record, key)
+        return record
+
+    async def published_url(self, key: str) -> str:
+        """Give where the package_key is published, or nothing."""
+        package_key = PackageKey.from_string(key)
+        return self.url(package_key) if await self.published(package_key) else ""
+
+    async def resolved(self, key: PackageKey, ref: str) -> None:
+        """Remember that a ref is at this key's commit; link it if the key is published."""
+        self._last_resolved.record(key, ref)
+        if await self.published(key):
+            await deferToThread(self._tree.link, key, [ref])
+
+    async def open_upload(self, key: PackageKey) -> Upload:
+        """Give a place to upload to; an earlier upload of the same key is over."""
+        for upload in self._uploads.of_key(key):
+            await self.close_upload(upload)
+        return self._uploads.open(key)
+
+    async def close_upload(self, upload: Upload) -> None:
+        """Forget the token, and whatever was uploaded and not published."""
+        self._uploads.close(upload)
+        await deferToThread(shutil.rmtree, upload.directory, ignore_errors=True)
+
+    async def publish(self, upload: Upload, record: dict[str, Any]) -> str:
+        """Verify, sign and publish an upload; ValueError is a refusal, and leaves nothing visible."""
+        key, directory = upload.key, upload.directory
+        self._uploads.close(upload)
+        manifest = await deferToThread(verify, key, directory, upload.files)
+        for path in layout.signed_files(key.target):
+            await self._key.sign(directory / path)
+        record = {
+            **record,
+            "package_key": str(key),
+            "version": manifest.version,
+            "packages": manifest.packages,
+            "files": [
+                {"path": file.path, "size": file.size, "sha256": file.sha256}
+                for file in manifest.files
+            ],
+        }
+        await deferToThread(self._tree.write_metadata, key, directory, record)
+        await deferToThread(self._tree.place, key, directory)
+        await deferToThread(self._tree.link, key, self._last_resolved.refs_at(key))
+        return self.url(key)
+
+
+def _sync(path: str | Path) -> None:
+    """Have a file or directory on the disk before anything says that it is there."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

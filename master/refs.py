@@ -1,0 +1,102 @@
+"""Refs: what they resolve to in git, and what they were last resolved to."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from master.model.package_key import PackageKey, check_sha1
+from workers.processes import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from twisted.internet.interfaces import IReactorProcess
+
+    from master.model.targets import Target
+
+_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "https:http:git",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ASKPASS": "true",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C.UTF-8",
+}
+
+
+class RefUnknown(ValueError):
+    """The repository answered, and has no such ref."""
+
+
+class RepositoryUnreachable(ValueError):
+    """The repository did not answer, or not in time."""
+
+
+async def resolve(reactor: IReactorProcess, git_url: str, ref: str, seconds: float) -> str:
+    """Ask a repository for the commit that a branch or tag is at; tags are peeled, and go first.
+
+    Raises RefUnknown or RepositoryUnreachable with a sentence for the user.
+    """
+    candidates = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}")
+    command = [
+        "git", "-c", "http.followRedirects=false", "-c", "credential.helper=",
+        "ls-remote", "--quiet", "--", git_url, *candidates,
+    ]  # fmt: skip
+    environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **_ENVIRONMENT}
+    for name in ("http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    finished = await run(reactor, command, environment, seconds)
+    if finished.status is None:
+        raise RepositoryUnreachable(f"{git_url} did not answer within {seconds:g} s; ask again")
+    if finished.status != 0:
+        last = (finished.errors.strip().splitlines() or ["no message"])[-1]
+        raise RepositoryUnreachable(f"{git_url} cannot be asked for its refs: {last[:200]}")
+    found = {}
+    for line in finished.output.decode(errors="replace").splitlines():
+        sha1, _, name = line.partition("\t")
+        found[name] = sha1
+    for name in candidates:
+        if name in found:
+            return check_sha1(found[name])
+    raise RefUnknown(f"{git_url} has no branch or tag {ref!r}")
+
+
+class LastResolved:
+    """Remembers, for each target, which commit a ref was last resolved to; survives the master.
+
+    A ref's link follows it: a commit that gets published late never takes the link from a newer one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file, if it is there."""
+        self._path = path
+        self._targets: dict[str, dict[str, str]] = {}
+        if path.exists():
+            self._targets = json.loads(path.read_text())
+
+    def record(self, key: PackageKey, ref: str) -> None:
+        """Write down that a ref is at this commit now."""
+        refs = self._targets.setdefault(key.target.name, {})
+        if refs.get(ref) != key.sha1:
+            refs[ref] = key.sha1
+            temporary = self._path.with_name(self._path.name + ".new")
+            temporary.write_text(json.dumps(self._targets, indent=1, sort_keys=True))
+            temporary.replace(self._path)
+
+    def refs_at(self, key: PackageKey) -> list[str]:
+        """Give the refs that were last at this commit."""
+        refs = self._targets.get(key.target.name, {})
+        return sorted(ref for ref, sha1 in refs.items() if sha1 == key.sha1)
+
+    def all(self, targets: dict[str, Target]) -> list[tuple[PackageKey, str]]:
+        """Give everything remembered of the targets that are on."""
+        return [
+            (PackageKey(targets[name], sha1), ref)
+            for name, refs in self._targets.items()
+            if name in targets
+            for ref, sha1 in refs.items()
+        ]

@@ -1,0 +1,127 @@
+"""What a request may say, field by field: every mistake gets a sentence beside its field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from master.model.git_names import GitUrlPolicy, check_ref
+from master.model.package_key import check_sha1
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from master.model.targets import Target
+
+_TEXT_MAX = 500
+_FORM_FIELDS = ("sha1", "ref", "git_url", "reason")
+FIELDS = ("builderNames", "builderid", *_FORM_FIELDS)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request whose fields are right: the targets, and a sha1 or a ref of a git URL."""
+
+    targets: tuple[Target, ...]
+    sha1: str
+    ref: str
+    git_url: str
+    reason: str
+
+
+class Refused(ValueError):
+    """All that is wrong with a request: a sentence for each field."""
+
+    def __init__(self, sentences: Mapping[str, str]) -> None:
+        """Take field to sentence."""
+        super().__init__("; ".join(f"{field}: {text}" for field, text in sentences.items()))
+        self.sentences = dict(sentences)
+
+
+def parse(
+    params: Mapping[str, Any],
+    targets: Mapping[str, Target],
+    builder_name: Callable[[int], str | None],
+    policy: GitUrlPolicy,
+    default_git_url: str,
+) -> Wanted:
+    """Read a request's parameters; Refused names every field that is wrong."""
+    sentences: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for field, value in params.items():
+        if field not in FIELDS:
+            sentences[str(field)[:100]] = f"unknown parameter; there are {', '.join(FIELDS)}"
+        elif field in _FORM_FIELDS:
+            if not isinstance(value, str):
+                sentences[field] = f"must be a string, not {_type(value)}"
+            else:
+                texts[field] = value.strip() if value.isprintable() else value
+    chosen = _targets(params, targets, builder_name, sentences)
+
+    def check(field: str, checker: Callable[[str], str], default: str = "") -> str:
+        text = texts.get(field, "")
+        if not text or field in sentences:
+            return default
+        try:
+            return checker(text)
+        except ValueError as error:
+            sentences[field] = str(error)
+            return ""
+
+    sha1 = check("sha1", check_sha1)
+    ref = check("ref", check_ref)
+    git_url = check("git_url", policy.check, default_git_url)
+    reason = check("reason", _check_text)
+    if texts.get("sha1") and texts.get("ref"):
+        sentences.setdefault("ref", "give sha1 or ref, not both")
+    if not texts.get("sha1") and not texts.get("ref"):
+        sentences.setdefault("sha1", "give a sha1, or a ref to be resolved to one")
+    if sentences:
+        raise Refused(sentences)
+    return Wanted(chosen, sha1, ref, git_url, reason)
+
+
+def _targets(
+    params: Mapping[str, Any],
+    targets: Mapping[str, Target],
+    builder_name: Callable[[int], str | None],
+    sentences: dict[str, str],
+) -> tuple[Target, ...]:
+    on = ", ".join(targets)
+    names = params.get("builderNames")
+    if names is not None:
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            sentences["builderNames"] = f"must be a list of strings, not {_type(names)}"
+            return ()
+        unknown = [name for name in names if name not in targets]
+        if unknown:
+            sentences["builderNames"] = f"{unknown[0][:100]!r} is not a target that is on; there are {on}"
+            return ()
+        if names:
+            return tuple(targets[name] for name in dict.fromkeys(names))
+    builder_id = params.get("builderid")
+    if builder_id is None:
+        sentences.setdefault("builderNames", f"name at least one target of {on}")
+        return ()
+    text = str(builder_id)
+    if isinstance(builder_id, bool | list | dict | float) or not (text.isascii() and text.isdigit()):
+        sentences["builderid"] = "must be a builder's number"
+        return ()
+    name = builder_name(int(text[:18]))
+    if name is None or name not in targets:
+        sentences["builderid"] = f"{text[:18]} is not the number of a target that is on"
+        return ()
+    return (targets[name],)
+
+
+def _check_text(text: str) -> str:
+    if len(text) > _TEXT_MAX:
+        raise ValueError(f"has {len(text)} characters; at most {_TEXT_MAX} are taken")
+    if not text.isprintable():
+        raise ValueError("may not contain control characters")
+    return text
+
+
+def _type(value: object) -> str:
+    names = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null" if value is None else type(value).__name__)

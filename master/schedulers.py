@@ -1,0 +1,166 @@
+"""Schedulers: the door `packages`, which every ask for packages comes through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from buildbot.process.properties import Properties
+from buildbot.schedulers.forcesched import (
+    CollectedValidationError,
+    ForceScheduler,
+    StringParameter,
+)
+from buildbot.util.twisted import async_to_deferred
+from twisted.internet.defer import Deferred, gatherResults
+
+from master.ensure import Answer, Ask, Ensure
+from master.model.git_names import GitUrlPolicy
+from master.model.package_key import PackageKey
+from master.model.targets import Target
+from master.refs import RefUnknown, RepositoryUnreachable, resolve
+from master.request_fields import Refused, Wanted, parse
+
+if TYPE_CHECKING:
+    from master.settings import Git, Settings
+
+
+class PackagesScheduler(ForceScheduler):
+    """Makes sure that packages are there: the same answer from the web form, REST and a rebuild."""
+
+    compare_attrs = ("git",)
+
+    def checkConfig(self, *, git: Git, **kwargs: Any) -> None:  # type: ignore[override]
+        """Take the git settings besides what a ForceScheduler takes."""
+        super().checkConfig(**kwargs)
+        self.git = git
+
+    @async_to_deferred
+    async def reconfigService(self, *, git: Git, **kwargs: Any) -> None:  # type: ignore[override]
+        """Take the settings, and show only fields that mean something here."""
+        await super().reconfigService(**kwargs)
+        self.git = git
+        self._policy = GitUrlPolicy(git.allowed)
+        self._targets = {name: Target.from_name(name) for name in kwargs["builderNames"]}
+        fields = [
+            StringParameter("ref", label="Branch or tag", size=50),
+            StringParameter("sha1", label="or full sha1 of a commit", size=50),
+            StringParameter("git_url", label="Repository", default=git.url, size=80),
+            StringParameter("reason", label="Reason (optional)", size=50),
+        ]
+        self.all_fields = fields
+        self.forcedProperties = []
+
+    @async_to_deferred
+    async def activate(self) -> None:
+        """Take over rebuilds as well, which would otherwise build a key twice."""
+        await super().activate()
+        assert self.master is not None
+        publisher = self.master.service_manager.namedServices["publisher"]
+        self._ensure = Ensure(self.master, publisher, self._add_buildset)
+        self._publisher = publisher
+        self.master.data.updates.rebuildBuildrequest = self._rebuild
+
+    def force(self, /, **params: Any) -> Deferred[Any]:  # type: ignore[override]
+        """Give `[buildset id, {builder id: buildrequest id}, [answers]]`, or say what is wrong."""
+        return Deferred.fromCoroutine(self._force(params))
+
+    async def _force(self, params: dict[str, Any]) -> Any:
+        owner = str(params.pop("owner", None) or "nobody")
+        builder_id = params.get("builderid")
+        name = await self._builder_name(builder_id)
+        try:
+            wanted = parse(params, self._targets, lambda _: name, self._policy, self.git.url)
+            sha1, ref_is_ours = await self._resolve(wanted)
+        except Refused as refused:
+            raise CollectedValidationError(refused.sentences) from None
+        answers = []
+        for target in wanted.targets:
+            key = PackageKey(target, sha1)
+            if ref_is_ours:
+                await self._publisher.resolved(key, wanted.ref)
+            ask = Ask(key, wanted.git_url, wanted.ref, owner, wanted.reason)
+            answers.append(await self._ensure.ensure(ask))
+        requests = {builder: request for one in answers for builder, request in one.buildrequest_ids.items()}
+        return answers[0].buildset_id, requests, [answer.as_json() for answer in answers]
+
+    async def _builder_name(self, builder_id: Any) -> str | None:
+        assert self.master is not None
+        text = str(builder_id)
+        if not (text.isascii() and text.isdigit()) or len(text) > 18:
+            return None
+        builder = await self.master.data.get(("builders", text))
+        return builder and str(builder["name"])
+
+    async def _resolve(self, wanted: Wanted) -> tuple[str, bool]:
+        """Give the commit, and whether the ref's link may follow it.
+
+        A fork's `main` must not take the link of the default repository's `main`.
+        """
+        if not wanted.ref:
+            return wanted.sha1, False
+        assert self.master is not None
+        urls = dict.fromkeys((wanted.git_url, self.git.url))
+        asked = [
+            Deferred.fromCoroutine(resolve(self.master.reactor, url, wanted.ref, self.git.timeout))
+            for url in urls
+        ]
+        if len(asked) == 2:
+            asked[1].addErrback(lambda failure: failure.value)
+        try:
+            sha1, *ours = await gatherResults(asked, consumeErrors=True)
+        except Exception as error:
+            raise _refusal(error) from None
+        return str(sha1), not ours or ours[0] == sha1 or isinstance(ours[0], RefUnknown)
+
+    async def _add_buildset(self, ask: Ask, properties: Properties) -> tuple[int, dict[int, int]]:
+        asked = f"{ask.owner} asked for it"
+        buildset_id, requests = await self.addBuildsetForSourceStampsWithDefaults(
+            reason=f"{asked}: {ask.reason}" if ask.reason else asked,
+            sourcestamps=[
+                {
+                    "codebase": "",
+                    "repository": ask.git_url,
+                    "branch": ask.ref or None,
+                    "revision": ask.key.sha1,
+                    "project": ask.key.target.project,
+                }
+            ],
+            properties=properties,
+            builderNames=[ask.key.target.name],
+            external_idstring=str(ask.key),
+        )
+        return buildset_id, requests
+
+    @async_to_deferred
+    async def _rebuild(self, buildrequest: dict[str, Any]) -> tuple[int | None, dict[int, int]]:
+        """Answer a rebuild like any other ask."""
+        assert self.master is not None
+        stored = await self.master.data.get(("buildsets", buildrequest["buildsetid"], "properties"))
+        values = {name: str(value) for name, (value, _) in stored.items()}
+        key = PackageKey.from_string(values["package_key"])
+        ask = Ask(key, values["git_url"], values["ref"], values["owner"], "rebuild")
+        answer: Answer = await self._ensure.ensure(ask)
+        return answer.buildset_id, answer.buildrequest_ids
+
+
+def _refusal(error: Exception) -> Exception:
+    """Put what went wrong with a ref beside its field."""
+    error = getattr(getattr(error, "subFailure", None), "value", error)
+    if isinstance(error, RefUnknown):
+        return Refused({"ref": str(error)})
+    if isinstance(error, RepositoryUnreachable):
+        return Refused({"git_url": str(error)})
+    return error
+
+
+def schedulers(settings: Settings) -> list[PackagesScheduler]:
+    """Give `c["schedulers"]`."""
+    return [
+        PackagesScheduler(
+            name="packages",
+            builderNames=[target.name for target in settings.selected_targets],
+            buttonName="Ask for packages",
+            label="Ask for packages of a commit",
+            git=settings.git,
+        )
+    ]

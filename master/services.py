@@ -1,0 +1,38 @@
+"""Services: what runs inside the master besides Buildbot itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from master.package_server import PackageServer
+from master.publisher import PublishedTree, Publisher
+from master.uploads import Uploads
+from master.workers import local_provider
+from workers.reaper import Reaper
+
+if TYPE_CHECKING:
+    from buildbot.util.service import BuildbotService
+
+    from master.settings import Settings
+
+
+def services(settings: Settings) -> list[BuildbotService]:
+    """Give `c["services"]`."""
+    packages = settings.packages
+    uploads = Uploads(packages.staging)
+    return [
+        Reaper(provider=local_provider(settings)),
+        Publisher(
+            tree=PublishedTree(packages.directory, packages.staging),
+            uploads=uploads,
+            state=settings.state,
+            packages_url=packages.url,
+            targets=settings.selected_targets,
+        ),
+        PackageServer(
+            port=f"tcp:{packages.port}:interface={packages.host}",
+            tree=str(packages.directory),
+            uploads=uploads,
+            title=settings.title,
+        ),
+    ]

@@ -1,0 +1,260 @@
+"""Settings: one typed, frozen object, read from settings.yaml.
+
+`python -m master.settings` checks the file and prints what is in force.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from dataclasses import field, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from master.model.git_names import GitUrlPolicy, check_url_form
+from master.model.targets import Target, select
+
+ENVIRONMENT_VARIABLE = "BUILDPACKAGES_SETTINGS"
+"""Names a settings file other than settings.yaml beside master.cfg."""
+
+_frozen = dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+
+
+class SettingsError(ValueError):
+    """All that is wrong with a settings file, one line each."""
+
+
+def _http_url(text: str) -> str:
+    if not re.match(r"https?://[A-Za-z0-9.\[\]:-]+/([A-Za-z0-9._~/-]*/)?\Z", text):
+        raise ValueError("must be http:// or https://, a host, and a path that ends with /")
+    return text
+
+
+def _git_url(text: str) -> str:
+    check_url_form(text, "it")
+    return text
+
+
+def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    select(patterns)
+    return patterns
+
+
+def _allowed(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    return GitUrlPolicy(allowed=prefixes).allowed
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+GitUrl = Annotated[str, AfterValidator(_git_url)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+
+
+@_frozen
+class Www:
+    """The web UI and the REST API."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8010
+    url: HttpUrl = "http://127.0.0.1:8010/"
+
+
+@_frozen
+class Packages:
+    """The package server, and the directories it serves and takes uploads into."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8011
+    url: HttpUrl = "http://127.0.0.1:8011/"
+    directory: Path = Path("packages")
+    staging: Path = Path("staging")
+
+
+@_frozen
+class Local:
+    """The embedded provider: builds on the master's own machine."""
+
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    isolation: Literal["auto", "namespaces", "none"] = "auto"
+    roots: Path = Path("roots")
+    scratch: Path = Path("scratch")
+    mirrors: dict[Literal["debian", "ubuntu"], HttpUrl] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@_frozen
+class Workers:
+    """Where workers connect to, how often a build is tried, and the provider of machines."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9989
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    start_timeout: Annotated[int, Field(ge=10)] = 1200
+    local: Local = field(default_factory=Local)
+
+
+@_frozen
+class Git:
+    """Which repositories may be asked for, and how long asking one may take."""
+
+    url: GitUrl
+    canonical_url: GitUrl
+    allowed: Annotated[tuple[str, ...], AfterValidator(_allowed)]
+    timeout: Annotated[float, Field(gt=0, le=300)] = 20
+
+
+@_frozen
+class Build:
+    """Limits of a build."""
+
+    memory_per_job: Annotated[int, Field(ge=256, le=65536)] = 3072
+    """MiB that one parallel compiler job is given."""
+    silence: Annotated[int, Field(ge=60)] = 3600
+    """Seconds without a line of output after which a step is stopped."""
+    hours: Annotated[float, Field(gt=0, le=72)] = 12
+
+
+@_frozen
+class Settings:
+    """Everything an operator can set; every path is absolute once read."""
+
+    git: Git
+    targets: Annotated[tuple[str, ...], AfterValidator(_patterns), Field(min_length=1)]
+    title: Annotated[str, Field(min_length=1, max_length=18)] = "Ceph packages"
+    www: Www = field(default_factory=Www)
+    packages: Packages = field(default_factory=Packages)
+    workers: Workers = field(default_factory=Workers)
+    build: Build = field(default_factory=Build)
+    state: Path = Path("state")
+    database: str = ""
+    """SQLAlchemy URL; empty means SQLite inside `state`."""
+    users: dict[UserName, Sha256] = field(default_factory=dict)
+    """User name to the SHA-256 of a long random secret; `make user` makes one."""
+    contributors_trusted: bool = False
+
+    @property
+    def selected_targets(self) -> tuple[Target, ...]:
+        """The targets that are on, in the order of the matrix."""
+        return select(self.targets)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Settings:
+        """Read and check a file; SettingsError holds all its problems at once."""
+        try:
+            data = yaml.safe_load(path.read_text())
+        except FileNotFoundError:
+            raise SettingsError(
+                f"{path} is missing: copy settings.example.yaml there and edit it"
+            ) from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingsError(f"{path} cannot be read: {error}") from None
+        try:
+            settings = TypeAdapter(cls).validate_python(data)
+        except ValidationError as error:
+            problems = [_sentence(problem) for problem in error.errors()]
+        else:
+            settings = _with_absolute_paths(settings, path.resolve().parent)
+            problems = settings.contradictions()
+            if not problems:
+                return settings
+        raise SettingsError("\n".join([f"{path}:", *(f"  {problem}" for problem in problems)]))
+
+    def contradictions(self) -> list[str]:
+        """Say, a sentence each, which settings don't go together."""
+        problems = []
+        try:
+            GitUrlPolicy(self.git.allowed).check(self.git.url)
+        except ValueError as error:
+            problems.append(f"git.url: {error}")
+        if not self.contributors_trusted:
+            for name, host in (
+                ("www.host", self.www.host),
+                ("packages.host", self.packages.host),
+                ("workers.host", self.workers.host),
+            ):
+                if not _is_loopback(host):
+                    problems.append(
+                        f"{name}: {host!r} is not loopback: the `local` provider builds on this very"
+                        " machine; set contributors_trusted: true only if you trust everyone who"
+                        " may ask for a build"
+                    )
+        tree, staging = self.packages.directory, self.packages.staging
+        if staging == tree or tree in staging.parents or staging in tree.parents:
+            problems.append("packages.staging: must lie beside packages.directory, not inside it")
+        ports = [self.www.port, self.packages.port, self.workers.port]
+        if len(set(ports)) != len(ports):
+            problems.append(f"www.port, packages.port, workers.port: {ports} must differ")
+        return problems
+
+
+def default_path() -> Path:
+    """Give the settings file in force: the environment's, else the one beside master.cfg."""
+    beside = Path(__file__).resolve().parent.parent / "settings.yaml"
+    return Path(os.environ.get(ENVIRONMENT_VARIABLE) or beside)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _sentence(problem: object) -> str:
+    assert isinstance(problem, dict)
+    where = ".".join(str(part) for part in problem["loc"]) or "the file"
+    kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
+    if kind == "unexpected_keyword_argument":
+        return f"{where}: unknown key"
+    if kind in ("missing", "missing_argument"):
+        return f"{where}: is missing"
+    if kind == "dataclass_type":
+        return f"{where}: must be a mapping of keys to values"
+    return f"{where}: {message[0].lower()}{message[1:]} (it is {problem['input']!r})"
+
+
+def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
+    """Give the same settings with relative paths taken from the settings file's directory."""
+    local = replace(
+        settings.workers.local,
+        roots=base / settings.workers.local.roots,
+        scratch=base / settings.workers.local.scratch,
+    )
+    state = base / settings.state
+    return replace(
+        settings,
+        workers=replace(settings.workers, local=local),
+        packages=replace(
+            settings.packages,
+            directory=base / settings.packages.directory,
+            staging=base / settings.packages.staging,
+        ),
+        state=state,
+        database=settings.database or f"sqlite:///{state}/state.sqlite",
+    )
+
+
+def main() -> int:
+    """Check the settings file, and print the settings in force."""
+    parser = argparse.ArgumentParser(prog="python -m master.settings", description=main.__doc__)
+    parser.add_argument("file", nargs="?", type=Path, default=default_path())
+    try:
+        settings = Settings.from_file(parser.parse_args().file)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    dumped = TypeAdapter(Settings).dump_python(settings, mode="json")
+    print(yaml.safe_dump(dumped, sort_keys=False), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

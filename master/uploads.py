@@ -1,0 +1,244 @@
+"""Uploads: what a build sends, until it is published or thrown away; nothing here is served.
+
+The registry is in memory on purpose: a master that starts again refuses every token it gave out
+before, and wipes what those builds left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import PurePosixPath
+from secrets import compare_digest, token_hex, token_urlsafe
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from master.model.manifest import File, check_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from master.model.package_key import PackageKey
+
+MOST_BYTES = 64 * 1024**3
+MOST_FILES = 20_000
+
+_INCOMING = "incoming"
+"""Where files grow, beside all uploads: no name of a target, so never an upload's directory."""
+
+
+class RefusedError(Exception):
+    """A file that is not taken: the status, and one sentence for who sends it."""
+
+    def __init__(self, status: HTTPStatus, sentence: str, sha256: str = "") -> None:
+        """Take the answer; `sha256` is that of a file that is already there."""
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+        self.sha256 = sha256
+
+
+@dataclass(eq=False)
+class Upload:
+    """One build's files on their way to one package_key; what is received is never replaced."""
+
+    key: PackageKey
+    token: str = field(repr=False)
+    directory: Path
+    most_bytes: int = MOST_BYTES
+    most_files: int = MOST_FILES
+    files: dict[str, File] = field(default_factory=dict)
+    """Path to size and SHA-256 as received, of every file that is whole in the directory."""
+    closed: bool = False
+    _coming: dict[str, int] = field(default_factory=dict, repr=False)
+    _directories: Counter[str] = field(default_factory=Counter, repr=False)
+    _bytes: int = 0
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def begin(self, path: str, size: int) -> Incoming:
+        """Reserve a path and its bytes; RefusedError says why not. Touches no disk."""
+        try:
+            check_path(path)
+        except ValueError as error:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, f"{error}.") from None
+        if self.closed:
+            raise _closed(self.key)
+        if len(self.files) + len(self._coming) >= self.most_files:
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"An upload may have at most {self.most_files} files.",
+            )
+        if self._bytes + size > self.most_bytes:
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"An upload may have at most {self.most_bytes} bytes;"
+                f" with {path} it would have {self._bytes + size}.",
+            )
+        self._check_free(path)
+        self._coming[path] = size
+        self._bytes += size
+        self._directories.update(_parents(path))
+        return Incoming(self, path, size, self.directory.parent.parent / _INCOMING / token_hex(16))
+
+    def _check_free(self, path: str) -> None:
+        if path in self.files:
+            raise RefusedError(
+                HTTPStatus.CONFLICT, f"{path} is already uploaded.", self.files[path].sha256
+            )
+        if path in self._coming:
+            raise RefusedError(HTTPStatus.CONFLICT, f"{path} is being uploaded.")
+        if path in self._directories:
+            raise RefusedError(HTTPStatus.CONFLICT, f"{path} is a directory.")
+        for parent in _parents(path):
+            if parent in self.files or parent in self._coming:
+                raise RefusedError(HTTPStatus.CONFLICT, f"{parent} is a file, not a directory.")
+
+    def settle(self, path: str) -> None:
+        """End a reservation; of a path that did not arrive nothing is remembered."""
+        size = self._coming.pop(path)
+        if path not in self.files:
+            self._bytes -= size
+            self._directories.subtract(_parents(path))
+            self._directories = +self._directories
+
+    def receive(self, temporary: Path, file: File) -> None:
+        """Have a whole file in the directory and in `files`; once closed, in neither."""
+        with self._lock:
+            if self.closed:
+                raise _closed(self.key)
+            destination = self.directory / file.path
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            temporary.rename(destination)
+            self.files[file.path] = file
+
+    def close(self) -> None:
+        """Take nothing more: once this returns, neither the directory nor `files` change."""
+        with self._lock:
+            self.closed = True
+
+
+class Incoming:
+    """One arriving file; `write`, `commit` and `abandon` block, so call them in a thread."""
+
+    def __init__(self, upload: Upload, path: str, size: int, temporary: Path) -> None:
+        """Take a reserved path and where to let it grow; nothing is on the disk yet."""
+        self.upload = upload
+        self.path = path
+        self.size = size
+        self._temporary = temporary
+        self._hash = hashlib.sha256()
+        self._descriptor = -1
+        self._written = 0
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """Append to the file and to its digest; RefusedError once the upload is closed."""
+        if self.upload.closed:
+            raise _closed(self.upload.key)
+        if self._descriptor < 0:
+            self._temporary.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._descriptor = os.open(
+                self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
+            )
+        for chunk in chunks:
+            self._hash.update(chunk)
+            written = os.write(self._descriptor, chunk)
+            while written < len(chunk):
+                written += os.write(self._descriptor, chunk[written:])
+            self._written += written
+
+    def commit(self, chunks: Sequence[bytes], expected: bytes | None = None) -> File:
+        """Write the rest and have the file received; RefusedError if its digest is another."""
+        self.write(chunks)
+        if self._written != self.size:
+            raise RefusedError(
+                HTTPStatus.BAD_REQUEST, f"{self.path} has {self._written} bytes, not {self.size}."
+            )
+        if expected is not None and not compare_digest(self._hash.digest(), expected):
+            raise RefusedError(
+                HTTPStatus.BAD_REQUEST,
+                f"{self.path} arrived with SHA-256 {self._hash.hexdigest()},"
+                f" but its Content-Digest says {expected.hex()}.",
+            )
+        os.close(self._descriptor)
+        self._descriptor = -1
+        file = File(self.path, self.size, self._hash.hexdigest())
+        self.upload.receive(self._temporary, file)
+        return file
+
+    def abandon(self) -> None:
+        """Leave nothing of a file that did not arrive."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._temporary.unlink(missing_ok=True)
+
+
+class Uploads:
+    """Every upload that is open, each found by its token."""
+
+    def __init__(
+        self, staging: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES
+    ) -> None:
+        """Take the directory for uploads, and what one of them may hold."""
+        self.staging = staging
+        self._most_bytes = most_bytes
+        self._most_files = most_files
+        self._open: dict[bytes, Upload] = {}
+
+    def open(self, key: PackageKey) -> Upload:
+        """Make a fresh directory, and a token that is good for this key until it is closed."""
+        directory = self.staging / key.target.name / f"{key.sha1}-{token_hex(8)}"
+        directory.mkdir(parents=True)
+        upload = Upload(key, token_urlsafe(32), directory, self._most_bytes, self._most_files)
+        self._open[_digest(upload.token)] = upload
+        return upload
+
+    def find(self, token: str) -> Upload | None:
+        """Give the open upload of a token; the time it takes says nothing of other tokens."""
+        return self._open.get(_digest(token))
+
+    def of_key(self, key: PackageKey) -> list[Upload]:
+        """Every open upload of a package_key."""
+        return [upload for upload in self._open.values() if upload.key == key]
+
+    def close(self, upload: Upload) -> None:
+        """Forget the token; what was received stays until `remove`, and changes no more."""
+        self._open.pop(_digest(upload.token), None)
+        upload.close()
+
+    def remove(self, upload: Upload) -> None:
+        """Close an upload and remove its directory, if it is still there; blocks: use a thread."""
+        self.close(upload)
+        _remove(upload.directory)
+
+    def wipe(self) -> None:
+        """Close every upload and remove all that is in staging; blocks: use a thread."""
+        for upload in tuple(self._open.values()):
+            self.close(upload)
+        if self.staging.is_dir():
+            for entry in tuple(self.staging.iterdir()):
+                _remove(entry)
+
+
+def _closed(key: PackageKey) -> RefusedError:
+    return RefusedError(HTTPStatus.UNAUTHORIZED, f"The upload of {key} is closed.")
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _parents(path: str) -> Iterable[str]:
+    return [str(parent) for parent in PurePosixPath(path).parents][:-1]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Build steps: one module per verb, from a checkout to published packages."""

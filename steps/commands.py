@@ -1,0 +1,88 @@
+"""Command lines of the steps, as values: pure, so they are tested without a worker."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from master.model.package_key import PackageKey
+    from master.model.targets import Target
+
+Command = list[str]
+
+_DESCRIBED = re.compile(
+    r"(?P<tag>[0-9]+(?:\.[0-9A-Za-z~+]+)*)(?:-(?P<commits>[0-9]+)-g(?P<abbrev>[0-9a-f]{8,40}))?\Z"
+)
+
+
+def script(name: str, *arguments: str) -> Command:
+    """One of our scripts, as it lies on the worker."""
+    return ["bash", f"scripts/{name}.sh", *arguments]
+
+
+def checkout(git_url: str, sha1: str, canonical_url: str) -> Command:
+    """Put `src/` at exactly this commit, with the canonical tags."""
+    return script("checkout", git_url, sha1, canonical_url)
+
+
+def version(canonical_url: str) -> Command:
+    """Print the version that `git describe` gives."""
+    return script("version", canonical_url)
+
+
+def dependencies(target: Target) -> Command:
+    """Install what the build needs."""
+    return script("dependencies", target.pkg_type)
+
+
+def tarball(target: Target, described: str) -> Command:
+    """Make the source tarball."""
+    return script("tarball", target.project, described)
+
+
+def packages(target: Target, tarball: str, described: str, jobs: int, *, nodeps: bool) -> Command:
+    """Build the packages; `nodeps` where no rpm database knows the build dependencies."""
+    if target.pkg_type == "deb":
+        return script("packages-deb", tarball, described, target.dist, str(jobs))
+    options = ["--nodeps"] if nodeps else []
+    return script(
+        "packages-rpm", tarball, rpm_version(described), target.project, str(jobs), *options
+    )
+
+
+def repository(key: PackageKey, base_url: str, key_url: str) -> Command:
+    """Make the repository's metadata; `base_url` is where the package_key will be served."""
+    target = key.target
+    if target.pkg_type == "deb":
+        return script("repository-deb", target.dist, target.deb_arch)
+    dist_release = target.distribution.dist_release
+    return script("repository-rpm", target.project, dist_release, target.arch, base_url, key_url)
+
+
+def upload(key: PackageKey, upload_url: str, published_version: str, names: list[str]) -> Command:
+    """Upload `out/repo/`; the token comes in the environment, as UPLOAD_TOKEN."""
+    return [
+        "python3", "scripts/upload.py", "out/repo", upload_url, str(key),
+        "--version", published_version, "--packages", ",".join(names),
+    ]  # fmt: skip
+
+
+def rpm_version(described: str) -> str:
+    """Give VERSION-RELEASE as make-dist writes it into the spec: `19.2.0-3.gabcdef12`."""
+    match = _DESCRIBED.match(described)
+    if match is None:
+        raise ValueError(f"{described!r} is not what git describe gives")
+    if match["commits"] is None:
+        return f"{match['tag']}-0"
+    return f"{match['tag']}-{match['commits']}.g{match['abbrev']}"
+
+
+def published_version(target: Target, described: str) -> str:
+    """What the `version` file says: dpkg's exact version, or a part of rpm's VERSION-RELEASE."""
+    return f"{described}-1" if target.pkg_type == "deb" else rpm_version(described)
+
+
+def parallel_jobs(cores: int, memory: int, memory_per_job: int) -> int:
+    """How many compiler jobs a machine bears; memory in MiB."""
+    return max(1, min(cores, memory // memory_per_job))

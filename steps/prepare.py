@@ -1,0 +1,132 @@
+"""Steps before any building: is it there already, what machine is this, which commit, which version."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from buildbot.process.buildstep import BuildStep
+from buildbot.process.results import SUCCESS
+
+from steps import commands
+from steps.script import Script
+
+if TYPE_CHECKING:
+    from steps.commands import Command
+
+_SCRIPTS = Path(__file__).parent / "scripts"
+
+
+class Machine(Script):
+    """Puts our scripts on the worker, and learns what machine it is."""
+
+    name = "machine"
+    doing = "looking at the machine"
+
+    def __init__(self, memory_per_job: int = 3072, **kwargs: Any) -> None:
+        """Take the MiB of memory that one parallel compiler job needs."""
+        super().__init__(**kwargs)
+        scripts = {path.name: path.read_text() for path in sorted(_SCRIPTS.iterdir()) if path.is_file()}
+        self.initialStdin = json.dumps(scripts)
+        self._memory_per_job = memory_per_job
+
+    def compose(self) -> Command:
+        """Unpack the scripts from the standard input, then run the one that looks around."""
+        unpack = (
+            "import json, os, sys\n"
+            "os.makedirs('scripts', exist_ok=True)\n"
+            "for name, text in json.load(sys.stdin).items():\n"
+            "    open('scripts/' + name, 'w').write(text)\n"
+            "os.execvp('bash', ['bash', 'scripts/machine.sh'])\n"
+        )
+        return ["python3", "-c", unpack]
+
+    def finish(self) -> str:
+        """Keep the machine's size as properties, and say what stands in for what."""
+        values = self.output.values
+        cores, memory = int(values["cores"]), int(values["memory"])
+        jobs = commands.parallel_jobs(cores, memory, self._memory_per_job)
+        stand_in = values.get("stand_in", "")
+        for name, value in (("jobs", jobs), ("stand_in", stand_in)):
+            self.setProperty(name, value, "machine")
+        told = f"{values['system']}, {cores} cores, {memory} MiB, {jobs} jobs"
+        return f"{told}; {stand_in}" if stand_in else told
+
+
+class Checkout(Script):
+    """Checks out exactly the forced sha1, its submodules and the canonical tags."""
+
+    name = "checkout"
+    doing = "checking out"
+
+    def __init__(self, canonical_url: str, **kwargs: Any) -> None:
+        """Take the URL of the repository whose tags give the version."""
+        super().__init__(**kwargs)
+        self._canonical_url = canonical_url
+
+    def compose(self) -> Command:
+        """Fetch from the git URL that was asked for."""
+        return commands.checkout(
+            str(self.getProperty("git_url")), self.key.sha1, self._canonical_url
+        )
+
+    def finish(self) -> str:
+        """Name the commit."""
+        return f"checked out {self.key.sha1}"
+
+
+class Version(Script):
+    """Asks git for the version, and keeps it as a property."""
+
+    name = "version"
+    doing = "asking for the version"
+
+    def __init__(self, canonical_url: str, **kwargs: Any) -> None:
+        """Take the URL of the repository whose tags give the version, for the error."""
+        super().__init__(**kwargs)
+        self._canonical_url = canonical_url
+
+    def compose(self) -> Command:
+        """Describe HEAD."""
+        return commands.version(self._canonical_url)
+
+    def finish(self) -> str:
+        """Keep and name the version."""
+        described = self.output.values["version"]
+        self.setProperty("version", described, "version")
+        return f"version {described}"
+
+
+class BuildDependencies(Script):
+    """Installs the build dependencies."""
+
+    name = "build dependencies"
+    doing = "installing build dependencies"
+
+    def compose(self) -> Command:
+        """Use the project's own script."""
+        return commands.dependencies(self.key.target)
+
+    def finish(self) -> str:
+        """Say that they are there."""
+        return "build dependencies installed"
+
+
+class AlreadyPublished(BuildStep):
+    """Looks whether the package_key has been published meanwhile, as after a killed master."""
+
+    name = "look"
+    haltOnFailure = True
+    flunkOnFailure = True
+
+    async def run(self) -> int:
+        """Set the property `published` to the URL, or to nothing."""
+        assert self.master is not None
+        publisher = self.master.service_manager.namedServices["publisher"]
+        url = await publisher.published_url(str(self.getProperty("package_key")))
+        self.setProperty("published", url, self.name)
+        if url:
+            await self.addURL("packages", url)
+        self.descriptionDone = f"published already: {url}" if url else "not published yet"
+        return int(SUCCESS)

@@ -1,0 +1,154 @@
+"""Steps from built packages to published ones: repository, upload, publish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from buildbot.process.buildstep import BuildStep
+from buildbot.process.results import FAILURE, SUCCESS
+
+from master.model import layout
+from master.model.package_key import PackageKey
+from steps import commands
+from steps.script import Script
+
+if TYPE_CHECKING:
+    from steps.commands import Command
+
+
+class Upload(Protocol):
+    """What the steps need of an upload."""
+
+    token: str
+
+
+class Publisher(Protocol):
+    """What the steps need of the master's publisher; it is the service named `publisher`."""
+
+    async def published_url(self, key: str) -> str:
+        """Give where the package_key is published, or nothing."""
+
+    async def open_upload(self, key: PackageKey) -> Upload:
+        """Give a place to upload to, with a token that is good for this key only."""
+
+    async def close_upload(self, upload: Upload) -> None:
+        """Forget the token, and whatever was uploaded and not published."""
+
+    async def publish(self, upload: Upload, record: dict[str, Any]) -> str:
+        """Verify, sign and publish an upload; give its URL, or raise ValueError with a sentence."""
+
+
+class Repository(Script):
+    """Makes the metadata of the repository."""
+
+    name = "repository"
+    doing = "making the repository"
+
+    def __init__(self, packages_url: str, **kwargs: Any) -> None:
+        """Take the URL of the package server."""
+        super().__init__(**kwargs)
+        self._packages_url = packages_url
+
+    def compose(self) -> Command:
+        """Point the repository at where it will be served."""
+        base_url = layout.url(self._packages_url, layout.sha1_path(self.key))
+        return commands.repository(
+            self.key, base_url, layout.url(self._packages_url, layout.KEY_FILE)
+        )
+
+    def finish(self) -> str:
+        """Say that it is there."""
+        return "repository made"
+
+
+class UploadPackages(Script):
+    """Uploads the repository into staging, where nobody is served from."""
+
+    name = "upload"
+    doing = "uploading"
+
+    def __init__(self, upload_url: str, **kwargs: Any) -> None:
+        """Take the URL, as workers reach it, that uploads go to."""
+        super().__init__(**kwargs)
+        self._upload_url = upload_url
+        self._upload: Upload | None = None
+
+    def compose(self) -> Command:
+        """Upload what the repository step made."""
+        described = str(self.getProperty("version"))
+        return commands.upload(
+            self.key,
+            self._upload_url,
+            commands.published_version(self.key.target, described),
+            list(self.getProperty("packages")),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Hand over the token where no log shows it."""
+        assert self._upload is not None
+        return {"UPLOAD_TOKEN": self._upload.token}
+
+    async def run(self) -> int:
+        """Open the upload, and leave it open for the step that publishes."""
+        publisher = _publisher(self)
+        build: Any = self.build
+        build.upload = self._upload = await publisher.open_upload(self.key)
+        return await super().run()
+
+    def finish(self) -> str:
+        """Say how much it was."""
+        return self.output.values.get("uploaded", "uploaded")
+
+
+class Publish(BuildStep):
+    """Publishes what was uploaded, all of it or nothing; runs always, to clean up."""
+
+    name = "publish"
+    haltOnFailure = True
+    flunkOnFailure = True
+    alwaysRun = True
+
+    async def run(self) -> int:
+        """Verify, sign, rename; the sentence of a refusal is the build's."""
+        assert self.build is not None
+        assert self.master is not None
+        upload: Upload | None = getattr(self.build, "upload", None)
+        if upload is None:
+            self.descriptionDone = "nothing was uploaded"
+            return int(SUCCESS)
+        publisher = _publisher(self)
+        try:
+            if self.build.results != SUCCESS:
+                self.descriptionDone = "nothing is published of a failed build"
+                return int(SUCCESS)
+            url = await publisher.publish(upload, await self._record())
+        except ValueError as error:
+            self.descriptionDone = f"publish: {error}"
+            return int(FAILURE)
+        finally:
+            await publisher.close_upload(upload)
+        await self.addURL("packages", url)
+        self.descriptionDone = f"published at {url}"
+        return int(SUCCESS)
+
+    def getResultSummary(self) -> dict[str, str]:
+        """Give where it was published, or the refusal."""
+        sentence = str(self.descriptionDone or self.name)
+        return {"step": sentence} if self.results == SUCCESS else {"step": sentence, "build": sentence}
+
+    async def _record(self) -> dict[str, Any]:
+        assert self.build is not None
+        request = self.build.requests[0]
+        return {
+            "git_url": self.getProperty("git_url"),
+            "buildset_id": request.bsid,
+            "buildrequest_id": request.id,
+            "build_url": await self.build.getUrl(),
+        }
+
+
+def _publisher(step: BuildStep) -> Publisher:
+    assert step.master is not None
+    service: Publisher = step.master.service_manager.namedServices["publisher"]
+    return service
+

@@ -1,0 +1,1 @@
+"""Latent workers: one machine made for one build, and gone after it."""

@@ -1,0 +1,228 @@
+"""The `local` provider: builds on the master's own machine, each in a throw-away place.
+
+As root, the place is an overlay of a prepared root in namespaces of its own. Without root it is a
+directory and a plain process: for code that you trust.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.internet import defer, error, protocol
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from workers.provider import NoMachine, NoMachineEver
+from workers.roots import Root, Roots, host_suite
+from workers.sandbox import enter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted.python.failure import Failure
+
+    from workers.provider import Boot, Machine
+
+_MARK = "BUILDPACKAGES_SCRATCH"
+"""In the environment of everything that runs in a scratch directory; names that directory."""
+
+_SCRIPTS = Path(__file__).parent / "scripts"
+_CONSOLE = 65536
+_PATIENCE = 20.0
+"""Seconds that a killed machine may take until nothing of it is left."""
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """What the provider needs to know."""
+
+    scratch: Path
+    namespaces: bool
+    master_host: str
+    master_port: int
+    roots: Roots
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class LocalProvider:
+    """Makes machines out of this one."""
+
+    def __init__(self, settings: LocalSettings) -> None:
+        """Take the settings; nothing is touched before the first start."""
+        self._settings = settings
+        self._preparing = defer.DeferredLock()
+
+    async def start(self, boot: Boot) -> Machine:
+        """Start a worker in a place of its own; a root that is not there yet is made first."""
+        settings = self._settings
+        settings.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = settings.scratch / f"{boot.worker}-{secrets.token_hex(4)}"
+        scratch.mkdir(mode=0o700)
+        try:
+            if settings.namespaces:
+                command, environment = await self._in_namespaces(boot, scratch)
+            else:
+                command, environment = self._plain(boot, scratch)
+        except BaseException:
+            await deferToThread(shutil.rmtree, scratch)
+            raise
+        environment |= {**settings.environment, _MARK: str(scratch)}
+        machine = LocalMachine(scratch, f"{scratch.name} on this machine")
+        config = {
+            "host": settings.master_host,
+            "port": settings.master_port,
+            "name": boot.worker,
+            "password": boot.password,
+        }
+        machine.spawn(command, environment, json.dumps(config).encode() + b"\n")
+        return machine
+
+    async def recover(self) -> None:
+        """End what a killed master left running, and remove its directories."""
+        if self._settings.scratch.is_dir():
+            for scratch in sorted(self._settings.scratch.iterdir()):
+                await _remove(scratch)
+
+    async def _in_namespaces(self, boot: Boot, scratch: Path) -> tuple[list[str], dict[str, str]]:
+        root = Root.of(boot.target, host_suite())
+        roots = self._settings.roots
+        if not roots.ready(root):
+            await self._prepare(boot, root)
+        library = "/opt/buildbot-worker"
+        command = enter(
+            roots.path(root), scratch, "build",
+            "sh", "-c", 'mkdir -p "$HOME/worker" && cd "$HOME/worker" && exec "$@"', "sh",
+            "python3", "-I", f"{library}/run-worker.py", library,
+        )  # fmt: skip
+        environment = _clean_environment("/home/build", root.stand_in)
+        return command, environment
+
+    async def _prepare(self, boot: Boot, root: Root) -> None:
+        roots = self._settings.roots
+        await boot.tell(f"making the root of {root.suite}: a minute or two, once")
+        await self._preparing.acquire()
+        try:
+            await deferToThread(lambda: list(roots.prepare(root)))
+        except (RuntimeError, OSError) as failure:
+            raise NoMachine(f"the root of {root.suite} cannot be made: {failure}") from None
+        finally:
+            self._preparing.release()
+
+    def _plain(self, boot: Boot, scratch: Path) -> tuple[list[str], dict[str, str]]:
+        if boot.target.pkg_type == "deb" and boot.target.dist != host_suite():
+            raise NoMachineEver(
+                f"without root, this machine builds {host_suite() or 'no'} packages only"
+            )
+        stand_in = "a plain process on the master's machine, for code that you trust"
+        if boot.target.pkg_type == "rpm":
+            stand_in += f"; a stand-in for {boot.target.dist}"
+        (scratch / "worker").mkdir()
+        command = [
+            "setpriv", "--pdeathsig", "KILL", "--",
+            "env", "--chdir", str(scratch / "worker"),
+            sys.executable, "-I", str(_SCRIPTS / "run-worker.py"),
+        ]  # fmt: skip
+        environment = _clean_environment(str(scratch), stand_in)
+        return command, environment
+
+
+class LocalMachine:
+    """One started worker and its scratch directory."""
+
+    def __init__(self, scratch: Path, description: str) -> None:
+        """Take the directory that goes when the machine goes."""
+        self.description = description
+        self._scratch = scratch
+        self._process = _Process()
+
+    def spawn(self, command: list[str], environment: dict[str, str], config: bytes) -> None:
+        """Start the process, and tell it what it must know."""
+        from twisted.internet import reactor
+
+        transport = reactor.spawnProcess(self._process, command[0], command, environment, "/")  # type: ignore[attr-defined]
+        transport.write(config)
+        transport.closeStdin()
+
+    async def check(self) -> str:
+        """Give nothing while the process runs, or how it ended."""
+        if not self._process.ended.called:
+            return ""
+        lines = self._process.console.decode(errors="replace").strip().splitlines()
+        return f"its process ended; its last words: {' / '.join(lines[-3:]) or 'none'}"
+
+    async def stop(self) -> None:
+        """Kill it and all that it started, and remove its directory."""
+        self._process.kill()
+        await _remove(self._scratch)
+
+
+class _Process(protocol.ProcessProtocol):
+    def __init__(self) -> None:
+        self.ended: defer.Deferred[None] = defer.Deferred()
+        self.console = bytearray()
+
+    def outReceived(self, data: bytes) -> None:
+        self.console = (self.console + data)[-_CONSOLE:]
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended.callback(None)
+
+    def kill(self) -> None:
+        try:
+            if self.transport is not None:
+                self.transport.signalProcess("KILL")
+        except error.ProcessExitedAlready:
+            pass
+
+
+async def _remove(scratch: Path) -> None:
+    """Kill all that runs in a scratch directory, until nothing does, and remove it."""
+    from twisted.internet import reactor
+
+    deadline = reactor.seconds() + _PATIENCE  # type: ignore[attr-defined]
+    while True:
+        running = await deferToThread(_kill_all, scratch)
+        if not running:
+            await deferToThread(shutil.rmtree, scratch, ignore_errors=True)
+            if not scratch.exists():
+                return
+        if reactor.seconds() > deadline:  # type: ignore[attr-defined]
+            raise RuntimeError(f"{scratch} cannot be removed; still running in it: {running}")
+        await deferLater(reactor, 0.05)  # type: ignore[arg-type]
+
+
+def _kill_all(scratch: Path) -> list[int]:
+    """Kill the processes that carry the mark of a scratch directory; give those found."""
+    mark = f"{_MARK}={scratch}".encode()
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                environment = Path("/proc", entry, "environ").read_bytes()
+                if mark in environment.split(b"\0"):
+                    os.kill(int(entry), signal.SIGKILL)
+                    found.append(int(entry))
+            except OSError:
+                continue
+    return found
+
+
+def _clean_environment(home: str, stand_in: str) -> dict[str, str]:
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": home,
+        "USER": "build" if os.geteuid() == 0 else os.environ.get("USER", "build"),
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "BUILDPACKAGES_STAND_IN": stand_in,
+    }

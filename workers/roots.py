@@ -1,0 +1,215 @@
+"""Prepared roots: a file system of a target's own distribution, made once and kept.
+
+`python -m workers.roots prepare TARGET...` makes them ahead of the first build.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from master.model.distros import DISTS
+from master.model.targets import Target
+from workers.provider import NoMachineEver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+BUILD_UID = 64017
+"""The user `build` inside; no user of the machine outside should have this number."""
+
+_COMMON = (
+    "apt-utils", "build-essential", "bzip2", "ca-certificates", "cmake", "debhelper", "devscripts",
+    "dh-python", "equivs", "fakeroot", "git", "libdistro-info-perl", "lsb-release", "pkg-config",
+    "procps", "python3", "python3-all", "python3-setuptools", "sudo", "xz-utils",
+)  # fmt: skip
+_FOR_RPMS = ("createrepo-c", "dnf", "rpm")
+_RECIPE = "5"
+"""Raise it when the way a root is made changes; roots of another recipe are made anew."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """What a root is made of."""
+
+    suite: str
+    distro: str
+    stand_in_for: str = ""
+    """The dist whose packages are built here although the root is of another distribution."""
+
+    @classmethod
+    def of(cls, target: Target, host_suite: str) -> Root:
+        """Choose the root of a target: its own distribution's, or a stand-in for it."""
+        machine = platform.machine()
+        if target.arch != machine:
+            raise NoMachineEver(f"this machine is {machine}, and builds no {target.arch} packages")
+        if target.pkg_type == "deb":
+            return cls(target.dist, target.distribution.distro)
+        if host_suite not in DISTS:
+            host_suite = "bookworm"
+        return cls(host_suite, DISTS[host_suite].distro, target.dist)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages inside, besides the essential ones."""
+        return _COMMON + (_FOR_RPMS if self.stand_in_for else ())
+
+    @property
+    def stand_in(self) -> str:
+        """The sentence that says what stands in for what; empty for a target's own root."""
+        if not self.stand_in_for:
+            return ""
+        release = DISTS[self.stand_in_for].dist_release
+        return (
+            f"a stand-in: {self.distro} {self.suite} with rpmbuild and {release} macros,"
+            f" for {self.stand_in_for}"
+        )
+
+    @property
+    def name(self) -> str:
+        """The directory's name: what it is, and a digest of how it was made."""
+        made_of = json.dumps([self.packages, version("buildbot-worker"), _RECIPE])
+        digest = hashlib.sha256(made_of.encode()).hexdigest()[:8]
+        purpose = f"-for-{self.stand_in_for}" if self.stand_in_for else ""
+        return f"{self.suite}{purpose}-{digest}"
+
+
+class Roots:
+    """The directory in which roots are kept."""
+
+    def __init__(self, directory: Path, mirrors: Mapping[str, str]) -> None:
+        """Take the directory, and the mirrors to use instead of mmdebstrap's own, by distribution."""
+        self.directory = directory
+        self._mirrors = mirrors
+
+    def path(self, root: Root) -> Path:
+        """Where a root is, or will be."""
+        return self.directory / root.name
+
+    def ready(self, root: Root) -> bool:
+        """Whether it has been made."""
+        return self.path(root).is_dir()
+
+    def prepare(self, root: Root) -> Iterator[str]:
+        """Make a root unless it is there, telling what is being done; blocks for a minute or two.
+
+        Two that prepare the same root wait for one another. RuntimeError says what failed.
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.directory / f"{root.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.ready(root):
+                return
+            making = self.directory / f"{root.name}.making"
+            _run(["rm", "-rf", "--one-file-system", str(making)])
+            yield f"making a root of {root.distro} {root.suite} with {len(root.packages)} packages"
+            mirror = self._mirrors.get(root.distro)
+            _run(
+                [
+                    "mmdebstrap", "--variant=minbase", f"--include={','.join(root.packages)}",
+                    "--aptopt=Acquire::Languages \"none\"", "--skip=cleanup/apt/lists",
+                    root.suite, str(making), *([mirror] if mirror else []),
+                ]
+            )  # fmt: skip
+            yield "putting a buildbot-worker and the user build into it"
+            self._add_worker(making)
+            self._add_user(making)
+            if root.stand_in_for:
+                _add_macros(making, root.stand_in_for)
+            making.rename(self.path(root))
+            for old in self.directory.glob(f"{root.name.rpartition('-')[0]}-????????"):
+                if old != self.path(root) and old.is_dir():
+                    shutil.rmtree(old)
+
+    def _add_worker(self, making: Path) -> None:
+        """Install the master's own version of buildbot-worker for the root's Python.
+
+        It lies apart from the root's packages, so that a build does not see it.
+        """
+        python = _run(
+            ["chroot", str(making), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        ).strip()
+        library = making / "opt/buildbot-worker"
+        arch = platform.machine()
+        platforms = [f"--platform=manylinux{tag}_{arch}" for tag in ("2014", "_2_28", "_2_34")]
+        _run(
+            [
+                sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+                "--no-warn-conflicts", "--target", str(library), "--python-version", python,
+                "--implementation=cp", "--only-binary=:all:", *platforms, "--platform=any",
+                f"buildbot-worker=={version('buildbot-worker')}",
+            ]
+        )  # fmt: skip
+        shutil.copy(Path(__file__).parent / "scripts/run-worker.py", library)
+        _run(["chroot", str(making), "python3", "-m", "compileall", "-q", "/opt/buildbot-worker"])
+
+    @staticmethod
+    def _add_user(making: Path) -> None:
+        number = str(BUILD_UID)
+        _run(["chroot", str(making), "groupadd", "--gid", number, "build"])
+        _run(
+            [
+                "chroot", str(making), "useradd", "--uid", number, "--gid", number, "--create-home",
+                "--shell", "/bin/bash", "build",
+            ]
+        )  # fmt: skip
+        sudoers = making / "etc/sudoers.d/build"
+        sudoers.write_text("build ALL=(ALL:ALL) NOPASSWD: ALL\nDefaults:build !use_pty\n")
+        sudoers.chmod(0o440)
+
+
+def host_suite() -> str:
+    """Give the codename of the machine that we are on; empty if it has none."""
+    release = platform.freedesktop_os_release()
+    return release.get("VERSION_CODENAME", "")
+
+
+def _add_macros(making: Path, dist: str) -> None:
+    """Define what an rpm spec expects of the distribution that is stood in for."""
+    row = DISTS[dist]
+    macros = making / "etc/rpm/macros.stand-in"
+    macros.parent.mkdir(parents=True, exist_ok=True)
+    macros.write_text(f"%dist .{row.dist_release}\n%rhel {row.version}\n%{row.dist_release} 1\n")
+
+
+def _run(command: Sequence[str]) -> str:
+    finished = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if finished.returncode != 0:
+        last = (finished.stderr.strip() or finished.stdout.strip() or "no message").splitlines()[-1]
+        raise RuntimeError(f"{command[0]} ended with status {finished.returncode}: {last}")
+    return finished.stdout
+
+
+def main() -> int:
+    """Make the roots of targets, unless they are there."""
+    parser = argparse.ArgumentParser(prog="python -m workers.roots", description=main.__doc__)
+    parser.add_argument("--directory", type=Path, required=True, help="where roots are kept")
+    parser.add_argument("--mirrors", type=json.loads, default={}, help="JSON: distribution to URL")
+    parser.add_argument("verb", choices=["prepare"])
+    parser.add_argument("target", nargs="+", type=Target.from_name)
+    arguments = parser.parse_args()
+    roots = Roots(arguments.directory, arguments.mirrors)
+    for target in arguments.target:
+        try:
+            root = Root.of(target, host_suite())
+            for told in roots.prepare(root):
+                print(f"{target}: {told}", flush=True)
+        except (RuntimeError, NoMachineEver, OSError) as error:
+            print(f"{target}: {error}", file=sys.stderr)
+            return 1
+        print(f"{target}: {roots.path(root)} is ready", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+#!/bin/sh
+# enter-root.sh ROOT SCRATCH USER COMMAND...: runs COMMAND as USER in a throw-away overlay of ROOT, as
+# a child of PID 1 of the namespaces that unshare(1) has made around us.
+#
+# Nothing of this machine is left inside: the old root is unmounted, and PID 1 keeps only the
+# capabilities that package managers need, so that even its root can neither mount nor make devices.
+set -eu
+root=$1 scratch=$2 user=$3
+shift 3
+new=$scratch/merged
+mkdir -p "$scratch/upper" "$scratch/work" "$new"
+layers=lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work
+# volatile: nothing of a throw-away directory needs to reach the disk.
+mount -t overlay overlay -o "$layers,volatile" "$new" 2>/dev/null ||
+    mount -t overlay overlay -o "$layers" "$new"
+
+mount -t tmpfs -o nosuid,mode=755,size=1m dev "$new/dev"
+for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0; do
+    name=${node%%:*} numbers=${node#*:}
+    mknod -m 666 "$new/dev/$name" c "${numbers%:*}" "${numbers#*:}"
+done
+mkdir "$new/dev/pts" "$new/dev/shm"
+mount -t devpts -o nosuid,noexec,newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$new/dev/pts"
+mount -t tmpfs -o nosuid,nodev,mode=1777 shm "$new/dev/shm"
+ln -s pts/ptmx "$new/dev/ptmx"
+ln -s /proc/self/fd "$new/dev/fd"
+for stream in 0:stdin 1:stdout 2:stderr; do
+    ln -s "/proc/self/fd/${stream%:*}" "$new/dev/${stream#*:}"
+done
+
+mount -t proc -o nosuid,nodev,noexec proc "$new/proc"
+for path in sys sysrq-trigger irq bus fs; do
+    [ ! -e "$new/proc/$path" ] || {
+        mount --bind "$new/proc/$path" "$new/proc/$path"
+        mount -o remount,bind,ro,nosuid,nodev,noexec "$new/proc/$path"
+    }
+done
+for path in kcore keys kmsg timer_list; do
+    [ ! -e "$new/proc/$path" ] || mount --bind "$new/dev/null" "$new/proc/$path"
+done
+
+hostname buildpackages
+cp -L /etc/resolv.conf "$new/etc/resolv.conf" 2>/dev/null || true
+{ cat /etc/hosts; echo 127.0.0.1 buildpackages; } >"$new/etc/hosts"
+cd "$new"
+mkdir -p .old
+pivot_root . .old
+cd /
+umount -l /.old
+rmdir /.old
+
+# The child's exit ends PID 1, and that ends whatever else is in the namespace.
+# shellcheck disable=SC2016
+exec setpriv --inh-caps=-all \
+    --bounding-set=-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+setfcap,+audit_write,+net_bind_service,+sys_chroot \
+    /bin/sh -c 'exec 3<&0 </dev/null
+        user=$1
+        shift
+        setpriv --reuid="$user" --regid="$user" --init-groups --inh-caps=-all "$@" <&3 3<&- &
+        exec 3<&-
+        wait "$!"' init "$user" "$@"
