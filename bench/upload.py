@@ -1,10 +1,13 @@
 """Uploads side by side: our package server, and nginx's DAV module; `python -m bench.upload`.
 
 Both take the same files from the same `curl -T` in the same run, by turns; a third row is our own
-uploader, which also hashes. Figures are medians. CPU is the server's, in seconds a GiB. Lag is how
-late a call that is due every 5 ms comes in our server's reactor, at worst. Growth is of the
-resident set, at its peak.
+uploader, which also hashes. Figures are medians, and for lag the worst besides. CPU is the
+server's, in seconds a GiB. Lag is how late a call that is due every 5 ms comes in our server's
+reactor, at worst; in nginx's rows that reactor is idle, so they show what the machine itself adds.
+Growth is of our server's resident set, at its peak.
 """
+
+# mypy: allow-untyped-calls
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ import time
 from pathlib import Path
 from statistics import median
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,8 +60,19 @@ class Run(NamedTuple):
 
     seconds: float
     cpu: float
-    lag: float = 0.0
-    growth: float = 0.0
+
+
+class Server(Protocol):
+    """What is measured."""
+
+    def upload(self, send: Callable[[str, str], None]) -> Run:
+        """Measure what `send` does."""
+
+
+def _timed(pids: list[int], send: Callable[[], None]) -> Run:
+    cpu, began = sum(map(_cpu, pids)), time.monotonic()
+    send()
+    return Run(time.monotonic() - began, sum(map(_cpu, pids)) - cpu)
 
 
 class PackageServerUnderTest:
@@ -78,11 +92,14 @@ class PackageServerUnderTest:
     def upload(self, send: Callable[[str, str], None]) -> Run:
         """Measure what `send` does with a URL and a token."""
         token = self._ask("open")["token"]
-        cpu, began = _cpu(self.process.pid), time.monotonic()
-        send(self.url, token)
-        seconds, cpu = time.monotonic() - began, _cpu(self.process.pid) - cpu
-        seen = self._ask("close")
-        return Run(seconds, cpu, seen["lag"] * 1000, seen["growth"] / _MIB)
+        run = _timed([self.process.pid], lambda: send(self.url, token))
+        self._ask("close")
+        return run
+
+    def watch(self) -> tuple[float, float]:
+        """Give the lag (ms) and the growth (MiB) since this was last called."""
+        seen = self._ask("watch")
+        return seen["lag"] * 1000, seen["growth"] / _MIB
 
     def stop(self) -> None:
         """End it."""
@@ -126,9 +143,7 @@ class NginxUnderTest:
     def upload(self, send: Callable[[str, str], None]) -> Run:
         """Measure what `send` does with a URL."""
         pids = [self.process.pid, *_children(self.process.pid)]
-        cpu, began = sum(map(_cpu, pids)), time.monotonic()
-        send(self.url, "")
-        run = Run(time.monotonic() - began, sum(map(_cpu, pids)) - cpu)
+        run = _timed(pids, lambda: send(self.url, ""))
         shutil.rmtree(self.directory / "dav")
         (self.directory / "dav").mkdir()
         return run
@@ -162,7 +177,9 @@ def by_curl(directory: Path) -> Callable[[str, str], None]:
             lines.append(f'upload-file = "{path}"')
             lines.append(f'url = "{url}{path.relative_to(directory)}"')
         command = ["curl", "--fail", "-sS", "-o", "/dev/null", "--config", "-"]
-        subprocess.run(command, input="\n".join(lines), text=True, check=True, stdout=-3)
+        subprocess.run(
+            command, input="\n".join(lines), text=True, check=True, stdout=subprocess.DEVNULL
+        )
 
     return send
 
@@ -173,16 +190,21 @@ def by_uploader(directory: Path) -> Callable[[str, str], None]:
 
     def send(url: str, token: str) -> None:
         base = url.partition("upload/")[0]
-        command = [sys.executable, script, directory, base, _KEY, "--version", "1", "--packages"]
+        command = [sys.executable, str(script), str(directory), base, _KEY, "--version", "1"]
         environment = os.environ | {"UPLOAD_TOKEN": token}
-        subprocess.run([*command, "package0"], check=True, env=environment, stdout=-3)
+        subprocess.run(
+            [*command, "--packages", "package0"],
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
 
     return send
 
 
 def measure(directory: Path, runs: int) -> Iterator[str]:
     """Give the lines of a table."""
-    yield "| files | way | MiB/s | of nginx | server CPU s/GiB | max lag ms | growth MiB |"
+    yield "| files | way | MiB/s | of nginx | server CPU s/GiB | lag ms (worst) | growth MiB |"
     yield "|---|---|---:|---:|---:|---:|---:|"
     ours = PackageServerUnderTest(directory / "ours")
     nginx = NginxUnderTest(directory / "nginx")
@@ -191,36 +213,46 @@ def measure(directory: Path, runs: int) -> Iterator[str]:
             files = directory / f"files{count}"
             make_files(files, count, size)
             curl, uploader = by_curl(files), by_uploader(files)
-            ways = {
+            ways: dict[str, tuple[Server, Callable[[str, str], None]]] = {
                 "curl -T to nginx, DAV": (nginx, curl),
                 "curl -T to the package server": (ours, curl),
                 "upload.py to the package server": (ours, uploader),
             }
-            results: dict[str, list[Run]] = {way: [] for way in ways}
+            results: dict[str, list[tuple[Run, float, float]]] = {way: [] for way in ways}
             for _ in range(runs):
                 for way, (server, send) in ways.items():
                     os.sync()
-                    results[way].append(server.upload(send))
+                    ours.watch()
+                    results[way].append((server.upload(send), *ours.watch()))
             shutil.rmtree(files)
-            seconds = {way: median(run.seconds for run in rows) for way, rows in results.items()}
-            base = next(iter(seconds.values()))
-            for way, rows in results.items():
-                cpu = median(run.cpu for run in rows) * 1024 * _MIB / size
-                lag, growth = max(run.lag for run in rows), max(run.growth for run in rows)
-                own = f"{lag:.0f} | {growth:.0f}" if ways[way][0] is ours else " | "
-                speed = f"{size / _MIB / seconds[way]:.0f} | {base / seconds[way]:.2f}"
-                yield f"| {name} | {way} | {speed} | {cpu:.2f} | {own} |"
+            yield from _rows(name, size, results)
     finally:
         ours.stop()
         nginx.stop()
 
 
+def _rows(
+    name: str, size: int, results: dict[str, list[tuple[Run, float, float]]]
+) -> Iterator[str]:
+    base = 0.0
+    for way, measured in results.items():
+        runs, lags, growths = zip(*measured, strict=True)
+        seconds = median(run.seconds for run in runs)
+        base = base or seconds
+        cpu = median(run.cpu for run in runs) * 1024 * _MIB / size
+        yield (
+            f"| {name} | {way} | {size / _MIB / seconds:.0f} | {base / seconds:.2f} | {cpu:.2f} "
+            f"| {median(lags):.0f} ({max(lags):.0f}) | {max(growths):.0f} |"
+        )
+
+
 def serve(directory: Path) -> None:
-    """Run our server; answer `open` with a token, and `close` with what was seen since."""
+    """Run our server; open and close uploads, and tell what was seen, as standard input asks."""
     from buildbot.util.service import MasterService
     from twisted.internet import reactor, stdio
     from twisted.internet.defer import ensureDeferred
     from twisted.internet.task import LoopingCall
+    from twisted.internet.threads import deferToThread
     from twisted.protocols.basic import LineReceiver
 
     from master.model.package_key import PackageKey
@@ -251,19 +283,20 @@ def serve(directory: Path) -> None:
         def lineReceived(self, line: bytes) -> None:
             if line == b"open":
                 self.upload = uploads.open(PackageKey.from_string(_KEY))
-                Path("/proc/self/clear_refs").write_text("5")
-                self.lag, self.resident = 0.0, _peak()
                 self.say(token=self.upload.token)
+            elif line == b"watch":
+                self.say(lag=self.lag, growth=_peak() - self.resident)
+                Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+                self.lag, self.resident = 0.0, _peak()
             else:
-                seen = {"lag": self.lag, "growth": _peak() - self.resident}
-                uploads.remove(self.upload)
-                self.say(**seen)
+                done = deferToThread(uploads.remove, self.upload)
+                done.addCallback(lambda _: self.say())
 
         def connectionLost(self, reason: Any = None) -> None:
             loop.callFromThread(loop.stop)
 
     async def run() -> None:
-        master = MasterService()
+        master: Any = MasterService()
         master.reactor = reactor
         await server.setServiceParent(master)
         await master.startService()

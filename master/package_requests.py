@@ -140,8 +140,6 @@ class Request(http.Request):
             raise RefusedError(HTTPStatus.BAD_REQUEST, "An upload is of a whole file.")
         digest = _content_digest(self._header(b"Content-Digest"))
         incoming = upload.begin(unquote(path), length)
-        import os
-        self.transport.bufferSize = int(os.environ.get("X_RECV", "64")) * 1024
         self._receiver = Receiver(incoming, self.transport, self.channel.factory.in_thread)
         ensureDeferred(self._receive(self._receiver, digest)).addErrback(self._fail)
 

@@ -47,10 +47,6 @@ class _Site(http.HTTPFactory):
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Call what blocks, in a thread that nothing else of the master waits for."""
-        import os
-        from twisted.internet.defer import maybeDeferred
-        if os.environ.get("X_SYNC") == "1":
-            return maybeDeferred(function, *args)
         return deferToThreadPool(self.reactor, self._pool, function, *args)
 
     def log(self, request: http.Request) -> None:
@@ -82,7 +78,7 @@ class PackageServer(BuildbotService):
         if not port.startswith(("tcp:", "tcp6:", "unix:")):
             error(f"packages: port {port!r} must begin with tcp:, tcp6: or unix:")
 
-    async def reconfigService(  # type: ignore[override]
+    async def reconfigService(
         self, *, port: str, tree: str, uploads: Uploads, title: str = "Packages"
     ) -> None:
         """Serve `tree`; listen anew only if the port is another. The first `uploads` stay."""

@@ -4,6 +4,8 @@ Run as a module it serves until its standard input ends, and answers each line o
 one: that way no server outlives its test, however the test ends.
 """
 
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import json
@@ -73,7 +75,10 @@ class PackageServerProcess:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         """End it, and see that it ended in good order."""
         if self._process.poll() is None:
@@ -100,6 +105,7 @@ def serve(tree: str, staging: str, limits: dict[str, int]) -> None:
     from master.package_server import PackageServer
     from master.uploads import Uploads
 
+    loop: Any = reactor
     uploads = Uploads(Path(staging), **limits)
     loopback = "tcp:0:interface=127.0.0.1"
     server = PackageServer(port=loopback, tree=tree, uploads=uploads, title="Packages <of> tests")
@@ -116,7 +122,7 @@ def serve(tree: str, staging: str, limits: dict[str, int]) -> None:
             getattr(self, arguments.pop("do"))(**arguments)
 
         def connectionLost(self, reason: Any = None) -> None:
-            reactor.callFromThread(reactor.stop)
+            loop.callFromThread(loop.stop)
 
         def open(self, key: str) -> None:
             upload = uploads.open(PackageKey.from_string(key))
@@ -142,17 +148,17 @@ def serve(tree: str, staging: str, limits: dict[str, int]) -> None:
 
     async def run() -> None:
         log.startLogging(sys.stderr, setStdout=False)
-        master = MasterService()
+        master: Any = MasterService()
         master.reactor = reactor
         await server.setServiceParent(master)
         await master.startService()
-        reactor.addSystemEventTrigger("before", "shutdown", master.stopService)
+        loop.addSystemEventTrigger("before", "shutdown", master.stopService)
         control = Control()
         stdio.StandardIO(control)
         control.say(port=server.port)
 
-    reactor.callWhenRunning(lambda: ensureDeferred(run()).addErrback(log.err))
-    reactor.run()
+    loop.callWhenRunning(lambda: ensureDeferred(run()))
+    loop.run()
 
 
 if __name__ == "__main__":

@@ -11,31 +11,34 @@ import urllib.request
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-RPM = "{http://linux.duke.edu/metadata/rpm}entry"
+LOCATION = "{http://linux.duke.edu/metadata/common}location"
 INSTALL_ROOT = Path("/installed")
 
 
-def entries(base_url: str, part: str) -> tuple[set[str], set[str]]:
-    """Give what the packages of one repository provide and require."""
+def packages_of(base_url: str, part: str) -> list[str]:
+    """Fetch the packages of one repository; give where they are."""
     with urllib.request.urlopen(f"{base_url}/{part}/repodata/primary.xml.gz") as answer:
         tree = ET.fromstring(gzip.decompress(answer.read()))
-    provides, requires = set(), set()
-    for element in tree.iter():
-        kind = element.tag.rpartition("}")[2]
-        if kind in ("provides", "requires"):
-            names = {entry.attrib["name"] for entry in element.findall(RPM)}
-            (provides if kind == "provides" else requires).update(names)
-    return provides, requires
+    paths = []
+    for location in tree.iter(LOCATION):
+        path = Path("/tmp/packages", location.attrib["href"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        urllib.request.urlretrieve(f"{base_url}/{part}/{location.attrib['href']}", path)
+        paths.append(str(path))
+    return paths
+
+
+def capabilities(kind: str, paths: list[str]) -> set[str]:
+    """Ask rpm itself: the metadata leaves out some of what glibc is required for."""
+    query = ["rpm", "-qp", "--nosignature", "--qf", f"[%{{{kind}}}\n]", *paths]
+    return set(subprocess.run(query, check=True, capture_output=True, text=True).stdout.split("\n")) - {""}
 
 
 def make_stub(base_url: str, arch: str) -> Path:
     """Build the stub package."""
-    provided, required = set(), set()
-    for part in ("noarch", arch):
-        provides, requires = entries(base_url, part)
-        provided |= provides
-        required |= requires
-    missing = sorted(name for name in required - provided if not name.startswith("rpmlib("))
+    paths = packages_of(base_url, "noarch") + packages_of(base_url, arch)
+    required = capabilities("REQUIRENAME", paths) - capabilities("PROVIDENAME", paths)
+    missing = sorted(name for name in required if not name.startswith("rpmlib("))
     spec = Path("/tmp/stub.spec")
     lines = "\n".join(f"Provides: {name}" for name in missing)
     spec.write_text(
