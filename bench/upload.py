@@ -177,9 +177,7 @@ def by_curl(directory: Path) -> Callable[[str, str], None]:
             lines.append(f'upload-file = "{path}"')
             lines.append(f'url = "{url}{path.relative_to(directory)}"')
         command = ["curl", "--fail", "-sS", "-o", "/dev/null", "--config", "-"]
-        subprocess.run(
-            command, input="\n".join(lines), text=True, check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run(command, input="\n".join(lines), text=True, check=True, stdout=subprocess.DEVNULL)
 
     return send
 
@@ -231,9 +229,7 @@ def measure(directory: Path, runs: int) -> Iterator[str]:
         nginx.stop()
 
 
-def _rows(
-    name: str, size: int, results: dict[str, list[tuple[Run, float, float]]]
-) -> Iterator[str]:
+def _rows(name: str, size: int, results: dict[str, list[tuple[Run, float, float]]]) -> Iterator[str]:
     base = 0.0
     for way, measured in results.items():
         runs, lags, growths = zip(*measured, strict=True)
@@ -262,9 +258,7 @@ def serve(directory: Path) -> None:
     loop: Any = reactor
     (directory / "tree").mkdir(parents=True)
     uploads = Uploads(directory / "staging")
-    server = PackageServer(
-        port="tcp:0:interface=127.0.0.1", tree=str(directory / "tree"), uploads=uploads
-    )
+    server = PackageServer(port="tcp:0:interface=127.0.0.1", tree=str(directory / "tree"), uploads=uploads)
 
     class Control(LineReceiver):
         delimiter = b"\n"
@@ -292,7 +286,7 @@ def serve(directory: Path) -> None:
                 done = deferToThread(uploads.remove, self.upload)
                 done.addCallback(lambda _: self.say())
 
-        def connectionLost(self, reason: Any = None) -> None:
+        def connectionLost(self, *_: Any) -> None:
             loop.callFromThread(loop.stop)
 
     async def run() -> None:

@@ -351,7 +351,7 @@ class _Prose:
     """Files of text that looks like source, and changes to them: the same ones each time."""
 
     def __init__(self) -> None:
-        self._random = random.Random(19)  # noqa: S311 (no secret: it must repeat itself)
+        self._random = random.Random(19)
         self._files: dict[str, list[str]] = {}
 
     def tree(self) -> dict[str, str]:

@@ -130,7 +130,7 @@ def _buildbot(settings_file: Path, *arguments: str) -> None:
     environment = {**os.environ, ENVIRONMENT_VARIABLE: str(settings_file.resolve())}
     command = [sys.executable, "-c", "from buildbot.scripts.runner import run; run()", *arguments]
     finished = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command, check=False, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     if finished.returncode != 0:
         raise ControlError(f"buildbot {arguments[0]} failed:\n{finished.stdout}{finished.stderr}")

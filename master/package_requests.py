@@ -196,7 +196,8 @@ class Request(http.Request):
     def _send(self, answer: Answer) -> None:
         if self._gone:
             return
-        file = open(answer.path, "rb") if answer.parts and self.method != b"HEAD" else None
+        sends_file = bool(answer.parts) and self.method != b"HEAD"
+        file = open(answer.path, "rb") if sends_file else None  # noqa: SIM115 (Sender closes it)
         self.setResponseCode(answer.status, answer.status.phrase.encode())
         self.setHeader(b"Date", http.datetimeToString())
         self.setHeader(b"X-Content-Type-Options", b"nosniff")
@@ -222,7 +223,7 @@ class Request(http.Request):
 class Channel(http.HTTPChannel):
     """A connection that can turn its sender away in mid-request, and still be understood."""
 
-    requestFactory = Request
+    requestFactory = Request  # noqa: N815 (Twisted's name)
     factory: Any
     transport: Any
     _path: Any
@@ -281,7 +282,7 @@ class Channel(http.HTTPChannel):
             self._respondToBadRequestAndDisconnect()
             return False
 
-    def lineLengthExceeded(self, line: bytes) -> None:
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002 (Twisted's signature)
         """Say why a request this long is not taken."""
         self._respondToBadRequestAndDisconnect()
 

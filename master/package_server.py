@@ -70,9 +70,7 @@ class PackageServer(BuildbotService):
     _endpoint = ""
     _listening: Any = None
 
-    def checkConfig(
-        self, *, port: str, tree: str, uploads: Uploads, title: str = "Packages"
-    ) -> None:
+    def checkConfig(self, *, port: str, **kwargs: Any) -> None:  # noqa: ARG002 (as reconfigService)
         """Refuse what could only fail when listening."""
         super().checkConfig()
         if not port.startswith(("tcp:", "tcp6:", "unix:")):

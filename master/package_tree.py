@@ -264,9 +264,7 @@ def human_size(size: int) -> str:
     return f"{amount:.1f} {units[0]}"
 
 
-def _multipart(
-    ranges: Sequence[tuple[int, int]], size: int, kind: str, boundary: str
-) -> Iterator[Part]:
+def _multipart(ranges: Sequence[tuple[int, int]], size: int, kind: str, boundary: str) -> Iterator[Part]:
     for offset, length in ranges:
         head = (
             f"\r\n--{boundary}\r\nContent-Type: {kind}\r\n"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from master.model.package_key import PackageKey, check_sha1
 from workers.processes import run
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from twisted.internet.interfaces import IReactorProcess
 
     from master.model.targets import Target
 
@@ -35,7 +33,7 @@ class RepositoryUnreachable(ValueError):
     """The repository did not answer, or not in time."""
 
 
-async def resolve(reactor: IReactorProcess, git_url: str, ref: str, seconds: float) -> str:
+async def resolve(reactor: Any, git_url: str, ref: str, seconds: float) -> str:
     """Ask a repository for the commit that a branch or tag is at; tags are peeled, and go first.
 
     Raises RefUnknown or RepositoryUnreachable with a sentence for the user.

@@ -11,7 +11,7 @@ from buildbot.schedulers.forcesched import (
     StringParameter,
 )
 from buildbot.util.twisted import async_to_deferred
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from master.ensure import Answer, Ask, Ensure
 from master.model.git_names import GitUrlPolicy
@@ -48,7 +48,7 @@ class PackagesScheduler(ForceScheduler):
             StringParameter("reason", label="Reason (optional)", size=50),
         ]
         self.all_fields = fields
-        self.forcedProperties = []
+        self.forcedProperties: list[Any] = []
 
     @async_to_deferred
     async def activate(self) -> None:
@@ -108,8 +108,8 @@ class PackagesScheduler(ForceScheduler):
             asked[1].addErrback(lambda failure: failure.value)
         try:
             sha1, *ours = await gatherResults(asked, consumeErrors=True)
-        except Exception as error:
-            raise _refusal(error) from None
+        except FirstError as error:
+            raise _refusal(error.subFailure.value) from None
         return str(sha1), not ours or ours[0] == sha1 or isinstance(ours[0], RefUnknown)
 
     async def _add_buildset(self, ask: Ask, properties: Properties) -> tuple[int, dict[int, int]]:
@@ -143,14 +143,13 @@ class PackagesScheduler(ForceScheduler):
         return answer.buildset_id, answer.buildrequest_ids
 
 
-def _refusal(error: Exception) -> Exception:
+def _refusal(error: BaseException | None) -> BaseException:
     """Put what went wrong with a ref beside its field."""
-    error = getattr(getattr(error, "subFailure", None), "value", error)
     if isinstance(error, RefUnknown):
         return Refused({"ref": str(error)})
     if isinstance(error, RepositoryUnreachable):
         return Refused({"git_url": str(error)})
-    return error
+    return error or RuntimeError("nothing failed")
 
 
 def schedulers(settings: Settings) -> list[PackagesScheduler]:

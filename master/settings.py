@@ -24,7 +24,7 @@ from master.model.targets import Target, select
 ENVIRONMENT_VARIABLE = "BUILDPACKAGES_SETTINGS"
 """Names a settings file other than settings.yaml beside master.cfg."""
 
-_frozen = dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+_STRICT = ConfigDict(extra="forbid")
 
 
 class SettingsError(ValueError):
@@ -58,7 +58,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 
 
-@_frozen
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Www:
     """The web UI and the REST API."""
 
@@ -67,7 +67,7 @@ class Www:
     url: HttpUrl = "http://127.0.0.1:8010/"
 
 
-@_frozen
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Packages:
     """The package server, and the directories it serves and takes uploads into."""
 
@@ -78,7 +78,7 @@ class Packages:
     staging: Path = Path("staging")
 
 
-@_frozen
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Local:
     """The embedded provider: builds on the master's own machine."""
 
@@ -86,11 +86,11 @@ class Local:
     isolation: Literal["auto", "namespaces", "none"] = "auto"
     roots: Path = Path("roots")
     scratch: Path = Path("scratch")
-    mirrors: dict[Literal["debian", "ubuntu"], HttpUrl] = field(default_factory=dict)
+    mirrors: dict[Annotated[str, Field(pattern="^(debian|ubuntu)$")], HttpUrl] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
 
-@_frozen
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Workers:
     """Where workers connect to, how often a build is tried, and the provider of machines."""
 
@@ -101,7 +101,7 @@ class Workers:
     local: Local = field(default_factory=Local)
 
 
-@_frozen
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Git:
     """Which repositories may be asked for, and how long asking one may take."""
 
@@ -111,7 +111,7 @@ class Git:
     timeout: Annotated[float, Field(gt=0, le=300)] = 20
 
 
-@_frozen
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Build:
     """Limits of a build."""
 
@@ -122,7 +122,7 @@ class Build:
     hours: Annotated[float, Field(gt=0, le=72)] = 12
 
 
-@_frozen
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Settings:
     """Everything an operator can set; every path is absolute once read."""
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workers.processes import run
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from twisted.internet.interfaces import IReactorProcess
 
 _UID = "Ceph automated package signing key (made on demand) <packages@localhost>"
 """teuthology looks for `Ceph automated package` in the keys that a test node trusts."""
@@ -19,7 +17,7 @@ _UID = "Ceph automated package signing key (made on demand) <packages@localhost>
 class SigningKey:
     """Signs with gpg, in a home directory of its own."""
 
-    def __init__(self, reactor: IReactorProcess, home: Path) -> None:
+    def __init__(self, reactor: Any, home: Path) -> None:
         """Take the directory that holds the key; it is made, with mode 0700, when first needed."""
         self._reactor = reactor
         self._home = home

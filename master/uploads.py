@@ -87,9 +87,7 @@ class Upload:
 
     def _check_free(self, path: str) -> None:
         if path in self.files:
-            raise RefusedError(
-                HTTPStatus.CONFLICT, f"{path} is already uploaded.", self.files[path].sha256
-            )
+            raise RefusedError(HTTPStatus.CONFLICT, f"{path} is already uploaded.", self.files[path].sha256)
         if path in self._coming:
             raise RefusedError(HTTPStatus.CONFLICT, f"{path} is being uploaded.")
         if path in self._directories:
@@ -181,9 +179,7 @@ class Incoming:
 class Uploads:
     """Every upload that is open, each found by its token."""
 
-    def __init__(
-        self, staging: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES
-    ) -> None:
+    def __init__(self, staging: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES) -> None:
         """Take the directory for uploads, and what one of them may hold."""
         self.staging = staging
         self._most_bytes = most_bytes

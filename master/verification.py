@@ -18,6 +18,7 @@ from master.model.manifest import File, Manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+    from xml.etree.ElementTree import Element
 
     from master.model.package_key import PackageKey
 
@@ -97,9 +98,9 @@ def _debs(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterat
         raise ValueError(f"{top}/Release is for {release.get('Codename')!r}")
     hashes = {row["name"]: (int(row["size"]), row["sha256"]) for row in release.get("SHA256", [])}
     for path, file in files.items():
-        if path.startswith(f"{top}/main/"):
-            if hashes.get(path.removeprefix(f"{top}/")) != (file.size, file.sha256):
-                raise ValueError(f"{top}/Release does not hold the size and SHA-256 of {path}")
+        listed = hashes.get(path.removeprefix(f"{top}/"))
+        if path.startswith(f"{top}/main/") and listed != (file.size, file.sha256):
+            raise ValueError(f"{top}/Release does not hold the size and SHA-256 of {path}")
     if index not in hashes:
         raise ValueError(f"{top}/Release does not list {index}")
     text = _text(directory, f"{top}/{index}", files)
@@ -118,7 +119,7 @@ def _rpms(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterat
         part = repomd.split("/", 1)[0]
         try:
             yield from _rpms_of(part, directory, files, _text(directory, repomd, files))
-        except (ParseError, AttributeError, KeyError, TypeError, zlib.error) as error:
+        except (ParseError, KeyError, zlib.error) as error:
             raise ValueError(f"the metadata of {part} cannot be read: {error}") from None
 
 
@@ -127,25 +128,32 @@ def _rpms_of(
 ) -> Iterator[Indexed]:
     primary = ""
     for data in fromstring(repomd).findall("repo:data", _NS):
-        path = f"{part}/{data.find('repo:location', _NS).attrib['href']}"
-        if path not in files or data.find("repo:checksum", _NS).text != files[path].sha256:
+        path = f"{part}/{_find(data, 'repo:location').attrib['href']}"
+        if path not in files or _find(data, "repo:checksum").text != files[path].sha256:
             raise ValueError(f"{part}/repodata/repomd.xml does not hold the SHA-256 of {path}")
         if data.attrib["type"] == "primary":
             primary = path
     if not primary.endswith(".gz"):
         raise ValueError(f"{part}/repodata/repomd.xml names no primary.xml.gz")
     for package in fromstring(_gunzip(_read(directory / primary))).findall("common:package", _NS):
-        version = package.find("common:version", _NS).attrib
-        checksum = package.find("common:checksum", _NS)
+        version = _find(package, "common:version").attrib
+        checksum = _find(package, "common:checksum")
         if checksum.attrib["type"] != "sha256":
             raise ValueError(f"{part} has packages without SHA-256")
-        path = f"{part}/{package.find('common:location', _NS).attrib['href']}"
-        size = int(package.find("common:size", _NS).attrib["package"])
+        path = f"{part}/{_find(package, 'common:location').attrib['href']}"
+        size = int(_find(package, "common:size").attrib["package"])
         yield Indexed(
-            "" if part == "SRPMS" else package.find("common:name", _NS).text,
+            "" if part == "SRPMS" else str(_find(package, "common:name").text),
             f"{version['ver']}-{version['rel']}",
-            File(path, size, checksum.text),
+            File(path, size, str(checksum.text)),
         )
+
+
+def _find(element: Element, path: str) -> Element:
+    found = element.find(path, _NS)
+    if found is None:
+        raise KeyError(path)
+    return found
 
 
 def _read(path: Path) -> bytes:

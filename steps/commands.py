@@ -79,7 +79,7 @@ def rpm_version(described: str) -> str:
 
 
 def published_version(target: Target, described: str) -> str:
-    """What the `version` file says: dpkg's exact version, or a part of rpm's VERSION-RELEASE."""
+    """Give what the `version` file says: dpkg's exact version, or a part of rpm's VERSION-RELEASE."""
     return f"{described}-1" if target.pkg_type == "deb" else rpm_version(described)
 
 

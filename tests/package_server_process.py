@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -70,7 +70,7 @@ class PackageServerProcess:
         self._process.kill()
         self._process.communicate()
 
-    def __enter__(self) -> PackageServerProcess:
+    def __enter__(self) -> Self:
         """Give itself."""
         return self
 

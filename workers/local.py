@@ -12,9 +12,10 @@ import secrets
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer, error, protocol
 from twisted.internet.task import deferLater
@@ -145,9 +146,7 @@ class LocalMachine:
 
     def spawn(self, command: list[str], environment: dict[str, str], config: bytes) -> None:
         """Start the process, and tell it what it must know."""
-        from twisted.internet import reactor
-
-        transport = reactor.spawnProcess(self._process, command[0], command, environment, "/")  # type: ignore[attr-defined]
+        transport = _reactor().spawnProcess(self._process, command[0], command, environment, "/")
         transport.write(config)
         transport.closeStdin()
 
@@ -165,6 +164,8 @@ class LocalMachine:
 
 
 class _Process(protocol.ProcessProtocol):
+    transport: Any
+
     def __init__(self) -> None:
         self.ended: defer.Deferred[None] = defer.Deferred()
         self.console = bytearray()
@@ -178,27 +179,24 @@ class _Process(protocol.ProcessProtocol):
         self.ended.callback(None)
 
     def kill(self) -> None:
-        try:
-            if self.transport is not None:
+        if self.transport is not None:
+            with suppress(error.ProcessExitedAlready):
                 self.transport.signalProcess("KILL")
-        except error.ProcessExitedAlready:
-            pass
 
 
 async def _remove(scratch: Path) -> None:
     """Kill all that runs in a scratch directory, until nothing does, and remove it."""
-    from twisted.internet import reactor
-
-    deadline = reactor.seconds() + _PATIENCE  # type: ignore[attr-defined]
+    reactor = _reactor()
+    deadline = reactor.seconds() + _PATIENCE
     while True:
         running = await deferToThread(_kill_all, scratch)
         if not running:
             await deferToThread(shutil.rmtree, scratch, ignore_errors=True)
             if not scratch.exists():
                 return
-        if reactor.seconds() > deadline:  # type: ignore[attr-defined]
+        if reactor.seconds() > deadline:
             raise RuntimeError(f"{scratch} cannot be removed; still running in it: {running}")
-        await deferLater(reactor, 0.05)  # type: ignore[arg-type]
+        await deferLater(reactor, 0.05)
 
 
 def _kill_all(scratch: Path) -> list[int]:
@@ -215,6 +213,12 @@ def _kill_all(scratch: Path) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
 
 
 def _clean_environment(home: str, stand_in: str) -> dict[str, str]:

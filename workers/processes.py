@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer, error, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from twisted.internet.interfaces import IReactorProcess, IReactorTime
     from twisted.python.failure import Failure
 
 _MOST_OUTPUT = 64 * 1024 * 1024
@@ -26,6 +26,8 @@ class Finished:
 
 
 class _Collect(protocol.ProcessProtocol):
+    transport: Any
+
     def __init__(self) -> None:
         self.done: defer.Deferred[int | None] = defer.Deferred()
         self.output = bytearray()
@@ -43,10 +45,8 @@ class _Collect(protocol.ProcessProtocol):
     def stop(self) -> None:
         self.late = True
         if self.transport is not None:
-            try:
+            with suppress(error.ProcessExitedAlready):
                 self.transport.signalProcess("KILL")
-            except error.ProcessExitedAlready:
-                pass
 
     def processEnded(self, reason: Failure) -> None:
         value = reason.value
@@ -56,15 +56,15 @@ class _Collect(protocol.ProcessProtocol):
 
 
 async def run(
-    reactor: IReactorProcess | IReactorTime,
+    reactor: Any,
     arguments: Sequence[str],
     environment: Mapping[str, str],
     seconds: float,
 ) -> Finished:
     """Run a program to its end, or kill it after so many seconds, or 64 MiB of output."""
     collect = _Collect()
-    reactor.spawnProcess(collect, arguments[0], list(arguments), dict(environment))  # type: ignore[union-attr,call-arg]
-    timer = reactor.callLater(seconds, collect.stop)  # type: ignore[union-attr]
+    reactor.spawnProcess(collect, arguments[0], list(arguments), dict(environment))
+    timer = reactor.callLater(seconds, collect.stop)
     status = await collect.done
     if timer.active():
         timer.cancel()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class NoMachine(Exception):
-    """This machine could not be made; another try may succeed."""
+    """A machine could not be made; another try may succeed."""
 
 
 class NoMachineEver(Exception):

@@ -31,7 +31,7 @@ def ref_path(target: Target, ref: str) -> str:
 
 
 def ref_link(key: PackageKey, ref: str) -> str:
-    """What the link of a ref holds: the way from it to the directory of the package_key."""
+    """Give what the link of a ref holds: the way from it to the directory of the package_key."""
     return "../" * (ref.count("/") + 1) + f"sha1/{key.sha1}"
 
 

@@ -83,8 +83,7 @@ class Server:
         """Send a file, more than once if need be; UploadError if it does not arrive."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._put(file, attempt > 1)
-                return
+                return self._put(file, attempt > 1)
             except AgainError as error:
                 self.close()
                 if attempt == ATTEMPTS:

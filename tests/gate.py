@@ -1,0 +1,52 @@
+"""The gate: lint, types, shellcheck, then all tests. `make test` calls it, and CI calls that.
+
+Stops at the first that fails. `--lint` leaves out the tests.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def shell_scripts() -> list[str]:
+    """Every shell script of the repository that git knows, or would."""
+    listed = subprocess.run(
+        ["git", "-c", f"safe.directory={CHECKOUT}", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT, check=True, capture_output=True, text=True,
+    ).stdout.split("\n")  # fmt: skip
+    return [
+        name
+        for name in listed
+        if name and (CHECKOUT / name).is_file()
+        and (name.endswith(".sh") or (CHECKOUT / name).read_bytes()[:20].startswith((b"#!/bin/sh", b"#!/bin/bash", b"#!/usr/bin/env ba")))
+    ]  # fmt: skip
+
+
+def main() -> int:
+    """Run the checks in order; give the status of the first that fails."""
+    python = sys.executable
+    checks = [
+        ("ruff", [python, "-m", "ruff", "check", "."]),
+        ("format", [python, "-m", "ruff", "format", "--check", "."]),
+        ("mypy", [python, "-m", "mypy"]),
+        ("shellcheck", ["shellcheck", "-x", "-P", "steps/scripts", *shell_scripts()]),
+    ]
+    if "--lint" not in sys.argv[1:]:
+        checks.append(("tests", [python, "-m", "pytest"]))
+    for name, command in checks:
+        began = time.monotonic()
+        print(f"== {name}", flush=True)
+        status = subprocess.run(command, cwd=CHECKOUT).returncode
+        print(f"== {name}: {'ok' if status == 0 else 'failed'}, {time.monotonic() - began:.0f} s", flush=True)
+        if status != 0:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""A whole installation for a test: a real master with its own ports and directories, and its input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+import yaml
+
+from demo import ceph_shaped, git_server
+from master import control
+from master.settings import Settings
+from master.users import operator_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ROOTS = CHECKOUT / "roots"
+"""Prepared roots are a cache: the tests share them with everything else in this checkout."""
+
+DEB = "ceph-deb-bookworm-x86_64-default"
+RPM = "ceph-rpm-centos9-x86_64-default"
+
+
+def free_ports(number: int) -> list[int]:
+    """Give ports of loopback that nobody listens on."""
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Installation:
+    """One master that can be started, stopped and killed, and what it serves."""
+
+    def __init__(self, directory: Path, **overrides: Any) -> None:
+        """Write the settings; `overrides` are merged into them."""
+        self.directory = directory
+        self.input = directory / "input"
+        www, packages, workers, git = free_ports(4)
+        self.git_port = git
+        self.git_url = f"git://127.0.0.1:{git}/ceph.git"
+        data: dict[str, Any] = {
+            "git": {
+                "url": self.git_url,
+                "canonical_url": self.git_url,
+                "allowed": [f"git://127.0.0.1:{git}/"],
+                "timeout": 5,
+            },
+            "targets": [DEB, RPM],
+            "www": {"port": www, "url": f"http://127.0.0.1:{www}/"},
+            "packages": {"port": packages, "url": f"http://127.0.0.1:{packages}/"},
+            "workers": {"port": workers, "start_timeout": 120, "local": {"count": 2, "roots": str(ROOTS)}},
+        }
+        _merge(data, overrides)
+        self.settings_file = directory / "settings.yaml"
+        self.settings_file.write_text(yaml.safe_dump(data))
+        self.settings = Settings.from_file(self.settings_file)
+        self.url = self.settings.www.url
+        self.packages_url = self.settings.packages.url
+        self.packages = self.settings.packages.directory
+
+    def serve_shaped(self) -> ceph_shaped.GeneratedRepository:
+        """Serve the Ceph-shaped repository as the default one."""
+        self.input.mkdir(exist_ok=True)
+        made = ceph_shaped.generate(self.input)
+        self.serve()
+        return made
+
+    def serve(self) -> None:
+        """Serve every repository below `input`."""
+        git_server.serve(self.input, self.git_port)
+
+    def start(self, *, patch: str = "") -> None:
+        """Start the master and wait until it answers.
+
+        `patch` is Python that its process runs before anything else: a test's own hook, so that
+        the product needs none.
+        """
+        environment = {**os.environ}
+        if patch:
+            site = self.directory / "site"
+            site.mkdir(exist_ok=True)
+            (site / "sitecustomize.py").write_text(patch)
+            environment["PYTHONPATH"] = str(site)
+        subprocess.run(
+            [sys.executable, "-m", "master.control", "start", "--settings", str(self.settings_file)],
+            cwd=CHECKOUT, env=environment, check=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        """The running master's pid, or 0."""
+        return control.running(self.settings)
+
+    def kill(self) -> None:
+        """Kill the master with SIGKILL, and wait until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.until(lambda: not self.pid, "the master is gone")
+
+    def stop(self) -> None:
+        """Stop the master as an operator does, and the git daemon."""
+        control.stop(self.settings)
+        git_server.stop(self.input)
+
+    @property
+    def token(self) -> str:
+        """The operator's token."""
+        return operator_token(self.settings.state)
+
+    def force(self, _token: str | None = None, /, **params: Any) -> requests.Response:
+        """Send a request to the forcescheduler, as anybody may."""
+        body = {"jsonrpc": "2.0", "id": 1, "method": "force", "params": params}
+        token = self.token if _token is None else _token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        url = f"{self.url}api/v2/forceschedulers/packages"
+        return requests.post(url, json=body, headers=headers, timeout=120)
+
+    def ask(self, target: str, **params: str) -> dict[str, Any]:
+        """Ask for one target, and give the answer."""
+        answer = self.force(builderNames=[target], **params)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["result"][2][0]
+        return found
+
+    def get(self, path: str) -> Any:
+        """Read the REST API without a user."""
+        answer = requests.get(f"{self.url}api/v2/{path}", timeout=120)
+        answer.raise_for_status()
+        return answer.json()
+
+    def wait(self, answer: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
+        """Wait until the buildrequest of an answer is complete; give it."""
+        [number] = answer["buildrequest_ids"].values()
+
+        def complete() -> Any:
+            [request] = self.get(f"buildrequests/{number}")["buildrequests"]
+            return request if request["complete"] else None
+
+        found: dict[str, Any] = self.until(complete, f"buildrequest {number} is complete", seconds)
+        return found
+
+    def builds(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
+        """Give the builds that a buildrequest took, oldest first."""
+        [number] = answer["buildrequest_ids"].values()
+        return sorted(
+            self.get(f"buildrequests/{number}/builds")["builds"], key=lambda build: build["buildid"]
+        )
+
+    def steps(self, build: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Give the steps of a build, by name."""
+        steps = self.get(f"builds/{build['buildid']}/steps")["steps"]
+        return {step["name"]: step for step in steps}
+
+    def log(self, build: dict[str, Any], step: str) -> str:
+        """Give the text of a step's log."""
+        logs = self.get(f"steps/{self.steps(build)[step]['stepid']}/logs")["logs"]
+        number = logs[0]["logid"]
+        return requests.get(f"{self.url}api/v2/logs/{number}/raw", timeout=120).text
+
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+        """Wait for a condition, at most so long; the sentence says what did not come about."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                found = condition()
+            except (requests.ConnectionError, requests.HTTPError):
+                found = None
+            if found:
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"not within {seconds} s: {what}")
+
+    def leftovers(self) -> list[str]:
+        """Give what of a build is still on the machine: directories, mounts, processes."""
+        scratch = self.settings.workers.local.scratch
+        left = [str(path) for path in scratch.iterdir()] if scratch.is_dir() else []
+        left += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(scratch) in line]
+        mark = f"BUILDPACKAGES_SCRATCH={scratch}".encode()
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                try:
+                    environment = Path("/proc", entry, "environ").read_bytes()
+                    command = Path("/proc", entry, "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if mark in environment:
+                    left.append(f"{entry}: {command!r}")
+        return left
+
+
+@contextmanager
+def installation(directory: Path, *, patch: str = "", **overrides: Any) -> Iterator[Installation]:
+    """Give an installation whose master runs on the Ceph-shaped input, and end it after."""
+    made = Installation(directory, **overrides)
+    try:
+        made.serve_shaped()
+        made.start(patch=patch)
+        yield made
+    finally:
+        made.stop()
+
+
+def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
