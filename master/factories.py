@@ -9,6 +9,7 @@ from buildbot.process.factory import BuildFactory
 from steps.build import BuildPackages, SourceTarball
 from steps.prepare import AlreadyPublished, BuildDependencies, Checkout, Machine, Version
 from steps.publish import Publish, Repository, UploadPackages
+from workers.latent import OneBuild
 
 if TYPE_CHECKING:
     from typing import Any
@@ -29,7 +30,7 @@ def factory(settings: Settings) -> BuildFactory:
         "hideStepIf": lambda _, step: not _not_published(step),
     }
     steps: list[BuildStep] = [
-        AlreadyPublished(),
+        AlreadyPublished(hideStepIf=lambda _, step: _not_published(step)),
         Machine(memory_per_job=settings.build.memory_per_job, **limits),
         Checkout(canonical, **limits),
         Version(canonical, **limits),
@@ -40,7 +41,9 @@ def factory(settings: Settings) -> BuildFactory:
         UploadPackages(upload_url(settings), **limits),
         Publish(),
     ]
-    return BuildFactory(steps)
+    made = BuildFactory(steps)
+    made.buildClass = OneBuild
+    return made
 
 
 def upload_url(settings: Settings) -> str:

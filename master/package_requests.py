@@ -65,6 +65,7 @@ class Request(http.Request):
                 self._check_method()
                 raise RefusedError(HTTPStatus.BAD_REQUEST, "A GET takes no body.")
         except RefusedError as refusal:
+            self.requestHeaders.removeHeader(b"Expect")  # or Twisted says "100 Continue", too
             if expects_body:
                 self._refuse(refusal)
             else:
@@ -236,13 +237,12 @@ class Channel(http.HTTPChannel):
         return self._command, self._path, self._version
 
     def turn_away(self, request: Request) -> None:
-        """Make the next answer the last one; what still comes of its request goes nowhere."""
-        if self._handlingRequest:
+        """Make the next answer the last one if more of its request may come, which goes nowhere."""
+        if self._handlingRequest and request.method in (b"GET", b"HEAD"):
             return
         self._turned_away = True
         self.persistent = 0
         request.setHeader(b"Connection", b"close")
-        request.requestHeaders.removeHeader(b"Expect")  # or Twisted sends "100 Continue" as well
 
     def rawDataReceived(self, data: bytes) -> None:
         """Throw away what a refused sender goes on sending; beyond a limit, let it wait."""

@@ -24,14 +24,14 @@ class Output:
         self.values: dict[str, str] = {}
         self._sentence = ""
         self._first_error = ""
-        self._last_line = ""
+        self.last_line = ""
 
     def feed(self, line: str) -> bool:
         """Take one line; True if the percentage changed."""
         line = line.strip()[:2000]
         if not line:
             return False
-        self._last_line = line
+        self.last_line = line
         if line.startswith(_SENTENCE):
             self._sentence = self._sentence or line.removeprefix(_SENTENCE)
         elif not self._first_error and _ERROR.search(line):
@@ -51,5 +51,5 @@ class Output:
     def reason(self) -> str:
         """Say why the command failed: its own sentence, and the first error line before it."""
         parts = [part for part in (self._sentence, self._first_error) if part]
-        text = ": ".join(dict.fromkeys(parts)) or self._last_line or "no output at all"
+        text = ": ".join(dict.fromkeys(parts)) or self.last_line or "no output at all"
         return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -97,7 +97,7 @@ class UploadPackages(Script):
 
     def finish(self) -> str:
         """Say how much it was."""
-        return self.output.values.get("uploaded", "uploaded")
+        return self.output.last_line
 
 
 class Publish(BuildStep):
@@ -122,17 +122,17 @@ class Publish(BuildStep):
                 self.descriptionDone = "nothing is published of a failed build"
                 return int(SUCCESS)
             url = await publisher.publish(upload, await self._record())
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             self.descriptionDone = f"publish: {error}"
             return int(FAILURE)
         finally:
             await publisher.close_upload(upload)
         await self.addURL("packages", url)
-        self.descriptionDone = f"published at {url}"
+        self.descriptionDone = "published"
         return int(SUCCESS)
 
     def getResultSummary(self) -> dict[str, str]:
-        """Give where it was published, or the refusal."""
+        """Say that it was published, or the refusal."""
         sentence = str(self.descriptionDone or self.name)
         return {"step": sentence} if self.results == SUCCESS else {"step": sentence, "build": sentence}
 

@@ -9,7 +9,8 @@ from buildbot.interfaces import (
     LatentWorkerCannotSubstantiate,
     LatentWorkerFailedToSubstantiate,
 )
-from buildbot.process.results import RETRY
+from buildbot.process.build import Build
+from buildbot.process.results import EXCEPTION, RETRY
 from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.latent import AbstractLatentWorker
 from twisted.python import log
@@ -19,6 +20,18 @@ from workers.provider import Boot, NoMachine, NoMachineEver
 
 if TYPE_CHECKING:
     from workers.provider import Machine, Provider
+
+
+class OneBuild(Build):
+    """A build that ends with the reason why it got no machine, if that is why it ends."""
+
+    no_machine = ""
+
+    def buildFinished(self, text: list[str], results: int) -> Any:
+        """Show the reason in place of Buildbot's words, which give none."""
+        if self.no_machine and results in (EXCEPTION, RETRY):
+            text = [self.no_machine]
+        return super().buildFinished(text, results)
 
 
 class OneBuildWorker(AbstractLatentWorker):
@@ -33,6 +46,7 @@ class OneBuildWorker(AbstractLatentWorker):
         """Take the provider, and how often a build is tried."""
         super().checkConfig(name, None, build_wait_timeout=0, **kwargs)
         self._machine: Machine | None = None
+        self._build: OneBuild | None = None
 
     @async_to_deferred
     async def reconfigService(  # type: ignore[override]
@@ -50,9 +64,10 @@ class OneBuildWorker(AbstractLatentWorker):
         return secrets.token_urlsafe(24)
 
     @async_to_deferred
-    async def start_instance(self, build: Any) -> bool:
+    async def start_instance(self, build: OneBuild) -> bool:
         """Ask for a machine; Buildbot then waits for the worker to attach."""
         assert self.master is not None
+        self._build = build
         await self._give_up_after_attempts(build)
         self.password = self._generate_random_password()
         await self.registration.update(self, self.master.config)
@@ -65,15 +80,19 @@ class OneBuildWorker(AbstractLatentWorker):
         try:
             self._machine = await self._provider.start(boot)
         except NoMachineEver as error:
-            raise LatentWorkerCannotSubstantiate(f"no machine for {target}: {error}") from None
+            build.no_machine = f"no machine for {target}: {error}"
+            raise LatentWorkerCannotSubstantiate(build.no_machine) from None
         except NoMachine as error:
-            raise LatentWorkerFailedToSubstantiate(self.name, str(error)) from None
+            build.no_machine = f"no machine yet for {target}: {error}"
+            raise LatentWorkerFailedToSubstantiate(self.name, build.no_machine) from None
         return True
 
     @async_to_deferred
     async def check_instance(self) -> tuple[bool, str]:  # type: ignore[override]
         """Say whether the machine still lives, while its worker has not attached."""
         reason = await self._machine.check() if self._machine else "it was never made"
+        if reason and self._build is not None:
+            self._build.no_machine = f"the machine ended before its worker attached: {reason}"
         return (not reason, reason)
 
     @async_to_deferred
@@ -88,13 +107,19 @@ class OneBuildWorker(AbstractLatentWorker):
             log.msg(f"{self.name}: {machine.description} is gone")
         return True
 
+    def _missing_timer_fired(self) -> Any:
+        if self._build is not None:
+            self._build.no_machine = f"no worker attached within {self.missing_timeout} s"
+        return super()._missing_timer_fired()
+
     async def _give_up_after_attempts(self, build: Any) -> None:
         assert self.master is not None
         request_id = build.requests[0].id
         builds = await self.master.data.get(("buildrequests", request_id, "builds"))
         failed = [one for one in builds if one["results"] == RETRY]
         if len(failed) >= self._attempts:
-            raise LatentWorkerCannotSubstantiate(
-                f"infrastructure failed {len(failed)} times in a row; the builds of buildrequest"
-                f" {request_id} say how"
+            build.no_machine = (
+                f"infrastructure failed {len(failed)} times in a row, at last:"
+                f" {failed[-1]['state_string']}"
             )
+            raise LatentWorkerCannotSubstantiate(build.no_machine)

@@ -93,7 +93,9 @@ def test_a_file_is_recorded_as_it_arrived(upload: Upload) -> None:
     assert (upload.directory / "pool/a.deb").read_bytes() == b"abcdef"
 
 
-@pytest.mark.parametrize("path", ["", "/a", "a//b", "../a", "a/../b", "a/.b", "a b", "a\0", "a\\b", "a" * 501])
+@pytest.mark.parametrize(
+    "path", ["", "/a", "a//b", "../a", "a/../b", "a/.b", "a b", "a\0", "a\\b", "a" * 501]
+)
 def test_a_bad_path_is_refused(upload: Upload, path: str) -> None:
     """What the manifest could not say, an upload may not hold."""
     status, sentence = refusal(upload, path)
