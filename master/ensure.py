@@ -103,10 +103,15 @@ class Ensure:
                 Filter("complete", "eq", [False]),
             ],
         )
-        if not found:
-            return None
-        buildset_id = found[0]["bsid"]
-        return self._queued(key, buildset_id, await self._buildrequests(buildset_id))
+        for buildset in found:
+            # A buildset is completed after its buildrequests: whoever saw his end may ask meanwhile.
+            unfinished = await self._master.db.buildrequests.getBuildRequests(
+                bsid=buildset["bsid"], complete=False
+            )
+            if unfinished:
+                requests = await self._buildrequests(buildset["bsid"])
+                return self._queued(key, buildset["bsid"], requests)
+        return None
 
     def _queued(self, key: PackageKey, buildset_id: int, requests: dict[int, int]) -> Answer:
         return Answer(str(key), "on its way", self._publisher.url(key), buildset_id, requests)

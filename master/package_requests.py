@@ -198,7 +198,7 @@ class Request(http.Request):
         if self._gone:
             return
         sends_file = bool(answer.parts) and self.method != b"HEAD"
-        file = open(answer.path, "rb") if sends_file else None  # noqa: SIM115 (Sender closes it)
+        file = open(answer.path, "rb") if sends_file else None
         self.setResponseCode(answer.status, answer.status.phrase.encode())
         self.setHeader(b"Date", http.datetimeToString())
         self.setHeader(b"X-Content-Type-Options", b"nosniff")
@@ -224,7 +224,7 @@ class Request(http.Request):
 class Channel(http.HTTPChannel):
     """A connection that can turn its sender away in mid-request, and still be understood."""
 
-    requestFactory = Request  # noqa: N815 (Twisted's name)
+    requestFactory = Request
     factory: Any
     transport: Any
     _path: Any
@@ -282,7 +282,7 @@ class Channel(http.HTTPChannel):
             self._respondToBadRequestAndDisconnect()
             return False
 
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002 (Twisted's signature)
+    def lineLengthExceeded(self, line: bytes) -> None:
         """Say why a request this long is not taken."""
         self._respondToBadRequestAndDisconnect()
 

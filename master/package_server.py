@@ -70,7 +70,7 @@ class PackageServer(BuildbotService):
     _endpoint = ""
     _listening: Any = None
 
-    def checkConfig(self, *, port: str, **kwargs: Any) -> None:  # noqa: ARG002 (as reconfigService)
+    def checkConfig(self, *, port: str, **kwargs: Any) -> None:
         """Refuse what could only fail when listening."""
         super().checkConfig()
         if not port.startswith(("tcp:", "tcp6:", "unix:")):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _TEXT_MAX = 500
 _FORM_FIELDS = ("sha1", "ref", "git_url", "reason")
 FIELDS = ("builderNames", "builderid", *_FORM_FIELDS)
+CLAIMED_OWNER = "owner, as the request says"
+"""What the parameter `owner` is called on its way to us, where Buildbot puts the user into its place."""
 
 
 @dataclass(frozen=True)

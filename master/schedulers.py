@@ -18,7 +18,7 @@ from master.model.git_names import GitUrlPolicy
 from master.model.package_key import PackageKey
 from master.model.targets import Target
 from master.refs import RefUnknown, RepositoryUnreachable, resolve
-from master.request_fields import Refused, Wanted, parse
+from master.request_fields import CLAIMED_OWNER, Refused, Wanted, parse
 
 if TYPE_CHECKING:
     from master.settings import Git, Settings
@@ -66,6 +66,8 @@ class PackagesScheduler(ForceScheduler):
 
     async def _force(self, params: dict[str, Any]) -> Any:
         owner = str(params.pop("owner", None) or "nobody")
+        if CLAIMED_OWNER in params:
+            params["owner"] = params.pop(CLAIMED_OWNER)
         builder_id = params.get("builderid")
         name = await self._builder_name(builder_id)
         try:

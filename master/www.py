@@ -10,6 +10,7 @@ from buildbot.www.authz import Authz, Forbidden
 from buildbot.www.authz.endpointmatchers import AnyControlEndpointMatcher
 from buildbot.www.authz.roles import RolesFromBase
 
+from master.request_fields import CLAIMED_OWNER
 from master.users import OPERATOR, Users, digest, operator_token
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ class SecretAuth(CustomAuth):
         www = master.www
 
         def user_infos(request: Any) -> dict[str, Any]:
-            header = request.getHeader("authorization")
+            header = request.getHeader(b"authorization")
             if header is None:
                 return dict(type(www).getUserInfos(www, request))
-            name = self._users.of_authorization(header)
+            name = self._users.of_authorization(header.decode(errors="surrogateescape"))
             return {"anonymous": True} if name is None else {"username": name, "email": name}
 
         www.getUserInfos = user_infos
@@ -66,9 +67,12 @@ class UsersOnly(Authz):
             allowRules=[AnyControlEndpointMatcher(role="user")], roleMatchers=[_Anyone()]
         )
 
-    async def _allowed(self, *arguments: Any) -> None:
+    async def _allowed(self, ep: Any, action: str, options: dict[str, Any], user: Any) -> None:
+        # Buildbot writes the owner over whatever the request says; set aside, it can be refused.
+        if "owner" in options:
+            options[CLAIMED_OWNER] = options.pop("owner")
         try:
-            await super().assertUserAllowed(*arguments)
+            await super().assertUserAllowed(ep, action, options, user)
         except Forbidden:
             raise Forbidden(
                 b"asking needs a user: log in, or send 'Authorization: Bearer <token>' with a token"

@@ -50,7 +50,7 @@ class Manifest:
             data: Any = json.loads(text)
             version, packages = data["version"], data["packages"]
             files = tuple(File(row["path"], row["size"], row["sha256"]) for row in data["files"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"the manifest cannot be read: {error!r}") from None
         if not isinstance(version, str) or not _VERSION.match(version):
             raise ValueError(f"the manifest's version {version!r} is not a version")

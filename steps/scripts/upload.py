@@ -83,7 +83,8 @@ class Server:
         """Send a file, more than once if need be; UploadError if it does not arrive."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._put(file, attempt > 1)
+                self._put(file, attempt > 1)
+                return
             except AgainError as error:
                 self.close()
                 if attempt == ATTEMPTS:

@@ -19,9 +19,10 @@ from demo import ceph_shaped, git_server
 from master import control
 from master.settings import Settings
 from master.users import operator_token
+from tests.integration import tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROOTS = CHECKOUT / "roots"
@@ -45,8 +46,8 @@ def free_ports(number: int) -> list[int]:
 class Installation:
     """One master that can be started, stopped and killed, and what it serves."""
 
-    def __init__(self, directory: Path, **overrides: Any) -> None:
-        """Write the settings; `overrides` are merged into them."""
+    def __init__(self, directory: Path, *, also_allowed: Sequence[str] = (), **overrides: Any) -> None:
+        """Write the settings; `overrides` are merged into them, `also_allowed` are more git URLs."""
         self.directory = directory
         self.input = directory / "input"
         www, packages, workers, git = free_ports(4)
@@ -56,7 +57,7 @@ class Installation:
             "git": {
                 "url": self.git_url,
                 "canonical_url": self.git_url,
-                "allowed": [f"git://127.0.0.1:{git}/"],
+                "allowed": [f"git://127.0.0.1:{git}/", *also_allowed],
                 "timeout": 5,
             },
             "targets": [DEB, RPM],
@@ -71,6 +72,7 @@ class Installation:
         self.url = self.settings.www.url
         self.packages_url = self.settings.packages.url
         self.packages = self.settings.packages.directory
+        self.repository: tiny.Repository
 
     def serve_shaped(self) -> ceph_shaped.GeneratedRepository:
         """Serve the Ceph-shaped repository as the default one."""
@@ -78,6 +80,12 @@ class Installation:
         made = ceph_shaped.generate(self.input)
         self.serve()
         return made
+
+    def serve_tiny(self) -> tiny.Repository:
+        """Serve a tiny repository as the default one, and make it the installation's `repository`."""
+        self.repository = tiny.Repository(self.input / "ceph.git")
+        self.serve()
+        return self.repository
 
     def serve(self) -> None:
         """Serve every repository below `input`."""
@@ -207,6 +215,18 @@ def installation(directory: Path, *, patch: str = "", **overrides: Any) -> Itera
     made = Installation(directory, **overrides)
     try:
         made.serve_shaped()
+        made.start(patch=patch)
+        yield made
+    finally:
+        made.stop()
+
+
+@contextmanager
+def tiny_installation(directory: Path, *, patch: str = "", **overrides: Any) -> Iterator[Installation]:
+    """Give an installation whose master runs on a tiny repository, debs only, and end it after."""
+    made = Installation(directory, **{"targets": [DEB], **overrides})
+    try:
+        made.serve_tiny()
         made.start(patch=patch)
         yield made
     finally:

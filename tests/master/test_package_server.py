@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, urljoin
 
 import pytest
 import requests
@@ -227,7 +228,7 @@ def test_every_link_of_a_listing_is_good(server: PackageServerProcess) -> None:
         assert response.status_code == 200, url
         if response.headers["Content-Type"].startswith("text/html"):
             for link in re.findall(r'href="([^"]*)"', response.text):
-                to = requests.compat.urljoin(url, link)
+                to = urljoin(url, link)
                 assert to.startswith(server.url)
                 left += [to] if to not in seen else []
                 seen.add(to)
@@ -340,7 +341,7 @@ def test_an_upload_arrives(server: PackageServerProcess) -> None:
         session.headers["Authorization"] = f"Bearer {token}"
         for path in ("pool/a_1~2+3:4.deb", "dists/Release", "empty"):
             body = b"" if path == "empty" else CONTENT
-            url = f"{server.url}upload/{KEY}/{requests.utils.quote(path)}"
+            url = f"{server.url}upload/{KEY}/{quote(path)}"
             response = session.put(url, data=body, headers={"Content-Length": str(len(body))})
             assert response.status_code == 201
             assert "Connection" not in response.headers
@@ -477,6 +478,17 @@ def test_a_refused_sender_can_read_why(server: PackageServerProcess, size: int) 
             answer += connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 401 Unauthorized")
     assert get(server, "key.asc").status_code == 200
+
+
+def test_a_refused_sender_is_not_reset(server: PackageServerProcess) -> None:
+    """What is under way when the answer comes meets no reset, which could overtake the answer."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(head_of(server, "x", "a", "Content-Length: 9000"))
+        while connection.recv(65536):
+            pass  # to the end: the server has closed its half
+        for _ in range(3):
+            connection.sendall(b"x" * 1000)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
 
 def test_what_follows_a_refused_request_is_not_a_request(server: PackageServerProcess) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,6 +205,41 @@ def test_close_and_receive_never_disagree(tmp_path: Path) -> None:
                 assert isinstance(future.exception(), RefusedError | None)
             assert set(upload.files) == seen
             uploads.remove(upload)
+
+
+def test_nothing_is_received_once_closed(uploads: Uploads, upload: Upload, tmp_path: Path) -> None:
+    """Also not a file that was whole before, and only not in its place yet."""
+    whole = tmp_path / "whole"
+    whole.write_text("x")
+    upload.begin("a", 1)
+    uploads.close(upload)
+    with pytest.raises(RefusedError, match=r"is closed\.$"):
+        upload.receive(whole, File("a", 1, "0" * 64))
+    assert upload.files == {}
+    assert everything(upload.directory) == []
+
+
+def test_close_waits_for_a_file_that_is_being_received(uploads: Uploads, upload: Upload) -> None:
+    """Between the place on the disk and the record of it no close can come."""
+    renaming, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def rename(self, destination: Path) -> None:
+            renaming.set()
+            assert go_on.wait(30)
+            destination.write_text("x")
+
+    slow: Any = Slow()
+    with ThreadPoolExecutor(2) as pool:
+        received = pool.submit(upload.receive, slow, File("a", 1, "0" * 64))
+        assert renaming.wait(30)
+        closed = pool.submit(uploads.close, upload)
+        with pytest.raises(TimeoutError):
+            closed.result(0.2)
+        go_on.set()
+        closed.result(30)
+        received.result(30)
+    assert list(upload.files) == everything(upload.directory) == ["a"]
 
 
 def test_remove_leaves_nothing_and_may_come_twice(uploads: Uploads, upload: Upload) -> None:
