@@ -51,12 +51,12 @@ class Input:
         """Where its repositories are."""
         return _CHECKOUT / "input" / self.name
 
-    def import_repository(self) -> str:
+    def import_repository(self, mirror: str | None) -> str:
         """Make the repositories unless they are there; give the commit to ask for."""
         self.directory.mkdir(parents=True, exist_ok=True)
         if self.name == "shaped":
             return ceph_shaped.generate(self.directory).head_sha1
-        return real_ceph.import_ceph(self.directory).sha1
+        return real_ceph.import_ceph(self.directory, mirror=mirror, report=say).sha1
 
 
 def inputs() -> dict[str, Input]:
@@ -70,7 +70,12 @@ def inputs() -> dict[str, Input]:
         "ceph": Input(
             "ceph", 9419, _CHECKOUT / "settings-ceph.yaml",
             ("ceph-deb-trixie-x86_64-default",),
-            ("cephadm", "ceph-volume", "ceph-erasure-code-plugins"),
+            (
+                "cephadm", "ceph-volume", "python3-ceph-common", "python3-ceph-argparse",
+                "ceph-mgr-modules-core", "ceph-mgr-cephadm", "ceph-mgr-dashboard", "ceph-mgr-rook",
+                "ceph-mgr-k8sevents", "ceph-prometheus-alerts", "ceph-resource-agents", "cephfs-top",
+                "ceph-erasure-code-plugins",
+            ),
             "cephadm --help | head -n 3 && ceph-volume --help | head -n 3", True, 8020,
         ),
     }  # fmt: skip
@@ -237,7 +242,7 @@ def run(chosen: Input) -> None:
         raise RuntimeError("the demonstration needs root: sudo make demo")
     write_settings(chosen)
     settings = Settings.from_file(chosen.settings_file)
-    sha1 = chosen.import_repository()
+    sha1 = chosen.import_repository(settings.workers.local.mirrors.get("debian"))
     say(f"input: commit {sha1} of {chosen.directory / 'ceph.git'}")
     git_server.serve(chosen.directory, chosen.port)
     roots = prepare_roots(settings, chosen.targets)
@@ -269,7 +274,10 @@ def main() -> int:
             stop_all()
         else:
             run(inputs()[arguments.input])
-    except (AskError, SettingsError, control.ControlError, install.InstallError) as error:
+    except (
+        AskError, SettingsError, control.ControlError, install.InstallError,
+        ceph_shaped.CephShapedError, real_ceph.RealCephError,
+    ) as error:  # fmt: skip
         print(f"\nfailed: {error}", file=sys.stderr)
         return 1
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +39,13 @@ class Master:
         """Take the URL of the web UI, with a slash at its end, and a user's secret."""
         self._url = url
         self._session = requests.Session()
-        self._session.headers["Authorization"] = f"Bearer {token}"
+        # Compressed answers of a loaded Buildbot 4.3 were seen not to decompress.
+        self._session.headers.update(
+            {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+        )
+        # A master that is busy, or starts again, is no reason to give up following a build.
+        retries = Retry(total=8, backoff_factor=0.5, status_forcelist=(502, 503, 504))
+        self._session.mount("http", HTTPAdapter(max_retries=retries))
 
     def ask(self, target: str, **params: str) -> dict[str, Any]:
         """Ask for one target's packages; give the answer, or raise AskError with all sentences."""

@@ -3,8 +3,8 @@
 # need on the machine; asks the network only if one is missing.
 set -euo pipefail
 declare -A groups=(
-    [runtime]='ca-certificates git gnupg mmdebstrap python3-venv debian-archive-keyring'
-    [tests]='apt-utils createrepo-c curl dpkg-dev nginx-light procps rpm shellcheck'
+    [runtime]='ca-certificates debian-archive-keyring dpkg-dev git gnupg mmdebstrap patch python3-venv xz-utils'
+    [tests]='apt-utils chromium chromium-driver createrepo-c curl dpkg-dev fonts-dejavu-core nginx-light procps rpm shellcheck'
 )
 wanted=()
 for group in "$@"; do

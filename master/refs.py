@@ -59,7 +59,10 @@ async def resolve(reactor: Any, git_url: str, ref: str, seconds: float) -> str:
         found[name] = sha1
     for name in candidates:
         if name in found:
-            return check_sha1(found[name])
+            try:
+                return check_sha1(found[name])
+            except ValueError as error:
+                raise RepositoryUnreachable(f"{git_url} cannot be asked for its refs: {error}") from None
     raise RefUnknown(f"{git_url} has no branch or tag {ref!r}")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from master.model.targets import Target
 
 _TEXT_MAX = 500
+_DIGITS_MAX = 18
 _FORM_FIELDS = ("sha1", "ref", "git_url", "reason")
 FIELDS = ("builderNames", "builderid", *_FORM_FIELDS)
 CLAIMED_OWNER = "owner, as the request says"
@@ -105,13 +106,15 @@ def _targets(
     if builder_id is None:
         sentences.setdefault("builderNames", f"name at least one target of {on}")
         return ()
-    text = str(builder_id)
-    if isinstance(builder_id, bool | list | dict | float) or not (text.isascii() and text.isdigit()):
+    text = builder_id if isinstance(builder_id, str) else ""
+    if type(builder_id) is int and 0 <= builder_id < 10**_DIGITS_MAX:
+        text = str(builder_id)
+    if not (text.isascii() and text.isdigit()):
         sentences["builderid"] = "must be a builder's number"
         return ()
-    name = builder_name(int(text[:18]))
+    name = builder_name(int(text)) if len(text) <= _DIGITS_MAX else None
     if name is None or name not in targets:
-        sentences["builderid"] = f"{text[:18]} is not the number of a target that is on"
+        sentences["builderid"] = f"{text[:_DIGITS_MAX]} is not the number of a target that is on"
         return ()
     return (targets[name],)
 

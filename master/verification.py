@@ -10,6 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from debian.deb822 import Packages, Release
+from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from master.model import layout
@@ -96,7 +97,10 @@ def _debs(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterat
     release = Release(_text(directory, f"{top}/Release", files))
     if release.get("Codename") != key.target.dist:
         raise ValueError(f"{top}/Release is for {release.get('Codename')!r}")
-    hashes = {row["name"]: (int(row["size"]), row["sha256"]) for row in release.get("SHA256", [])}
+    try:
+        hashes = {row["name"]: (int(row["size"]), row["sha256"]) for row in release.get("SHA256", [])}
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{top}/Release has a table of SHA-256 that cannot be read") from None
     for path, file in files.items():
         listed = hashes.get(path.removeprefix(f"{top}/"))
         if path.startswith(f"{top}/main/") and listed != (file.size, file.sha256):
@@ -104,6 +108,9 @@ def _debs(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterat
     if index not in hashes:
         raise ValueError(f"{top}/Release does not list {index}")
     text = _text(directory, f"{top}/{index}", files)
+    compressed = f"{top}/{index}.gz"
+    if compressed in files and _unpacked(directory / compressed) != text.encode():
+        raise ValueError(f"{compressed} does not unpack to Packages")
     for stanza in Packages.iter_paragraphs(text.splitlines(keepends=True), use_apt_pkg=False):
         try:
             file = File(stanza["Filename"], int(stanza["Size"]), stanza["SHA256"])
@@ -119,7 +126,7 @@ def _rpms(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterat
         part = repomd.split("/", 1)[0]
         try:
             yield from _rpms_of(part, directory, files, _text(directory, repomd, files))
-        except (ParseError, KeyError, zlib.error) as error:
+        except (ParseError, DefusedXmlException, KeyError, zlib.error) as error:
             raise ValueError(f"the metadata of {part} cannot be read: {error}") from None
 
 
@@ -141,11 +148,13 @@ def _rpms_of(
         if checksum.attrib["type"] != "sha256":
             raise ValueError(f"{part} has packages without SHA-256")
         path = f"{part}/{_find(package, 'common:location').attrib['href']}"
-        size = int(_find(package, "common:size").attrib["package"])
+        size = _find(package, "common:size").attrib["package"]
+        if not (size.isascii() and size.isdigit()):
+            raise ValueError(f"{part} has a package whose size is {size[:40]!r}")
         yield Indexed(
             "" if part == "SRPMS" else str(_find(package, "common:name").text),
             f"{version['ver']}-{version['rel']}",
-            File(path, size, str(checksum.text)),
+            File(path, int(size[:18]), str(checksum.text)),
         )
 
 
@@ -169,6 +178,14 @@ def _text(directory: Path, path: str, files: Mapping[str, File]) -> str:
         return _read(directory / path).decode()
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8") from None
+
+
+def _unpacked(path: Path) -> bytes | None:
+    """Give what a file unpacks to, or None if it is no gzip."""
+    try:
+        return _gunzip(_read(path))
+    except zlib.error:
+        return None
 
 
 def _gunzip(data: bytes) -> bytes:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import defer, error, protocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.python import log
 
 from workers.provider import NoMachine, NoMachineEver
 from workers.roots import Root, Roots, host_suite
@@ -155,10 +156,13 @@ class LocalMachine:
         if not self._process.ended.called:
             return ""
         lines = self._process.console.decode(errors="replace").strip().splitlines()
-        return f"its process ended; its last words: {' / '.join(lines[-3:]) or 'none'}"
+        return f"its process ended ({self._process.how}); its last words: {' / '.join(lines[-3:]) or 'none'}"
 
     async def stop(self) -> None:
         """Kill it and all that it started, and remove its directory."""
+        ended = await self.check()
+        if ended:
+            log.msg(f"{self.description} was not stopped, yet {ended}")
         self._process.kill()
         await _remove(self._scratch)
 
@@ -168,6 +172,7 @@ class _Process(protocol.ProcessProtocol):
 
     def __init__(self) -> None:
         self.ended: defer.Deferred[None] = defer.Deferred()
+        self.how = ""
         self.console = bytearray()
 
     def outReceived(self, data: bytes) -> None:
@@ -176,6 +181,9 @@ class _Process(protocol.ProcessProtocol):
     errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
+        value = reason.value
+        signal_number, code = getattr(value, "signal", None), getattr(value, "exitCode", 0)
+        self.how = f"by signal {signal_number}" if signal_number else f"with status {code or 0}"
         self.ended.callback(None)
 
     def kill(self) -> None:

@@ -15,8 +15,12 @@ RPM_BUILD_NCPUS=$jobs rpmbuild -ba "${define[@]}" "$@" "$top/SPECS/$project.spec
 mapfile -t expected < <(rpmspec -q --builtrpms --qf '%{NAME}\n' "${define[@]}" "$top/SPECS/$project.spec" | sort -u)
 [ ${#expected[@]} -gt 0 ] || fail "the spec builds no package"
 # An exit status is no proof: what the spec names must be there, and every rpm be whole.
-mapfile -t rpms < <(find "$top/RPMS" "$top/SRPMS" -name '*.rpm')
-rpm -K --nosignature "${rpms[@]}" || fail "an rpm is corrupt or truncated; the log names it"
+mapfile -t rpms < <(find "$top" -path "$top/RPMS/*.rpm")
+mapfile -t source_rpms < <(find "$top" -path "$top/SRPMS/*.src.rpm")
+[ ${#rpms[@]} -gt 0 ] || fail "rpmbuild ended well, but made no rpm"
+[ ${#source_rpms[@]} = 1 ] || fail "rpmbuild ended well, but made ${#source_rpms[@]} source rpms instead of one"
+rpm -K --nosignature "${rpms[@]}" "${source_rpms[@]}" || fail "an rpm is corrupt or truncated; the log names it"
+# Not of the source rpm, which has the name of the main package.
 built=$(rpm -qp --nosignature --qf '%{NAME}\n' "${rpms[@]}")
 missing=()
 for package in "${expected[@]}"; do
@@ -25,5 +29,5 @@ done
 [ ${#missing[@]} = 0 ] || fail "the spec names ${missing[*]}, but the build made no such rpm"
 while read -r nvr; do
     [[ $nvr == *"$rpm_version"* ]] || fail "an rpm is of version $nvr, which does not hold $rpm_version"
-done < <(rpm -qp --nosignature --qf '%{VERSION}-%{RELEASE}\n' "${rpms[@]}")
+done < <(rpm -qp --nosignature --qf '%{VERSION}-%{RELEASE}\n' "${rpms[@]}" "${source_rpms[@]}")
 printf 'packages=%s\n' "$(IFS=,; echo "${expected[*]}")"

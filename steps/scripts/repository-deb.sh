@@ -7,13 +7,16 @@ pool=pool/main/${source:0:1}/$source
 mkdir -p "out/repo/$pool" "out/repo/dists/$codename/main/binary-$arch" "out/repo/dists/$codename/main/source"
 shopt -s nullglob
 debs=(out/deb/*.deb)
-mv "${debs[@]}" out/deb/*.dsc out/deb/*.orig.tar.* out/deb/*.debian.tar.* "out/repo/$pool/"
+dscs=(out/deb/*.dsc)
+mv "${debs[@]}" "${dscs[@]}" out/deb/*.orig.tar.* out/deb/*.debian.tar.* out/deb/*.diff.gz "out/repo/$pool/"
 cd out/repo
 binary=dists/$codename/main/binary-$arch
 apt-ftparchive --arch "$arch" packages pool >"$binary/Packages" || fail "apt-ftparchive packages ended with status $?"
 apt-ftparchive sources pool >"dists/$codename/main/source/Sources" || fail "apt-ftparchive sources ended with status $?"
 indexed=$(grep -c '^Package: ' "$binary/Packages" || true)
 [ "$indexed" = ${#debs[@]} ] || fail "apt-ftparchive indexed $indexed of ${#debs[@]} debs"
+indexed=$(grep -c '^Package: ' "dists/$codename/main/source/Sources" || true)
+[ "$indexed" = ${#dscs[@]} ] || fail "apt-ftparchive indexed $indexed of ${#dscs[@]} source packages"
 gzip -9nk "$binary/Packages" "dists/$codename/main/source/Sources"
 apt-ftparchive -o APT::FTPArchive::Release::Origin=Ceph \
     -o APT::FTPArchive::Release::Label='Ceph on demand' \

@@ -178,7 +178,7 @@ class Installation:
         number = logs[0]["logid"]
         return requests.get(f"{self.url}api/v2/logs/{number}/raw", timeout=120).text
 
-    def until(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
         """Wait for a condition, at most so long; the sentence says what did not come about."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -7,7 +7,9 @@ commit does while it is built is a shell script that the test writes.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -100,6 +102,15 @@ class Repository:
         self.first = self.commit()
         if tag:
             self.tag(tag, self.first)
+
+    def fork(self, path: Path) -> Repository:
+        """Give a copy of its own without any tag."""
+        shutil.copytree(self.path, path)
+        made = copy(self)
+        made.path = path
+        for name in made.git("tag", "--list").split():
+            made.git("tag", "--delete", name)
+        return made
 
     def commit(self, knobs: Knobs = WHOLE, *, ref: str = "main", orphan: bool = False) -> str:
         """Add a commit to a branch, which begins at the first commit; give its sha1."""

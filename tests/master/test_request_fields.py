@@ -138,7 +138,8 @@ def test_a_ref_that_git_could_not_have_is_refused(ref: str, sentence: str) -> No
 
 @pytest.mark.parametrize(
     "builderid",
-    [True, False, 1.0, 1.5, float("nan"), [1], {"id": 1}, "", " 1", "1 ", "+1", "-1", "1e3", "0x1", "²", "१", "１", "x", DEB],
+    [True, False, -1, 10**18, 10**5000, 1.0, 1.5, float("nan"), [1], {"id": 1}, "", " 1", "1 ", "+1", "-1", "1e3", "0x1", "²", "१", "１", "x", DEB],
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_a_builders_number_is_digits(builderid: object) -> None:
     """A builderid is a number of plain digits: no other type, sign, space or script passes for one."""
@@ -147,20 +148,20 @@ def test_a_builders_number_is_digits(builderid: object) -> None:
 
 @pytest.mark.parametrize(
     ("builderid", "said"),
-    [(0, "0"), (3, "3"), (4, "4"), ("3", "3"), (10**30 + 1, "1" + "0" * 17), ("9" * 5000, "9" * 18), (10**5000, "1" + "0" * 17)],
-    ids=["zero", "off", "none", "off-text", "huge", "long-text", "long"],
-)  # fmt: skip
+    [(0, "0"), (3, "3"), (4, "4"), ("3", "3"), ("9" * 5000, "9" * 18)],
+    ids=["zero", "off", "none", "off-text", "long-text"],
+)
 def test_a_number_of_another_builder_is_refused(builderid: object, said: str) -> None:
     """A number that no builder has, or one that is no target that is on, is refused however long it is."""
     assert refused(builderid=builderid, sha1=SHA1) == {"builderid": f"{said} is not the number of a target that is on"}
 
 
-@pytest.mark.parametrize("builderid", [10**18 + 1, "1" * 19, 1 * 10**17 * 10 + 2])
+@pytest.mark.parametrize("builderid", [1111111111111111111, "1111111111111111111"])
 def test_a_long_number_is_never_cut_to_another(builderid: object) -> None:
     """A number that is too long for a builder's is nobody's, and its beginning is not taken for it."""
-    name = {int(str(builderid)[:18]): DEB}
+    names = {111111111111111111: DEB}
     with pytest.raises(Refused) as caught:
-        parse({"builderid": builderid, "sha1": SHA1}, TARGETS, name.get, GitUrlPolicy(()), CEPH)
+        parse({"builderid": builderid, "sha1": SHA1}, TARGETS, names.get, GitUrlPolicy(()), CEPH)
     assert list(caught.value.sentences) == ["builderid"]
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: what the system costs beside what it is compared with; `python -m bench --help`."""

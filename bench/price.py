@@ -1,0 +1,221 @@
+"""The price of the system: from the request to published, beside the same commands in a shell script."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from itertools import pairwise
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from bench.masters import measured
+from bench.moments import durations
+from bench.report import Report, Row, Table, at_most, medians, seconds, spread
+from master.model import layout
+from master.model.package_key import PackageKey
+from tests.integration.harness import DEB, ROOTS
+from workers.roots import Root, Roots, host_suite
+from workers.sandbox import enter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bench.moments import Moments
+    from tests.integration.harness import Installation
+
+RUNS = 5
+BAR = 1.15
+
+PHASES = {
+    "start": ("before the steps", "worker_preparation", "look", "machine"),
+    "checkout": ("checkout",),
+    "version": ("version",),
+    "build dependencies": ("build dependencies",),
+    "source tarball": ("source tarball",),
+    "packages": ("packages",),
+    "repository": ("repository",),
+    "upload": ("upload",),
+    "publish": ("publish",),
+    "between the steps": ("between the steps",),
+}
+"""What is compared, and the steps that are ours in it; the script has the same names."""
+
+SCRIPT = r"""
+set -euo pipefail
+git_url=$1 sha1=$2 codename=$3 arch=$4 jobs=$5
+export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBEMAIL=packages@localhost DEBFULLNAME=Me
+at() { echo "AT $EPOCHREALTIME $1" >&3; }
+cd "$HOME"
+at checkout
+git clone --quiet "$git_url" src
+cd src
+git checkout --quiet --detach "$sha1"
+git submodule --quiet update --init --recursive
+at version
+version=$(git describe --abbrev=8 --match 'v*')
+version=${version#v}
+at 'build dependencies'
+./install-deps.sh
+at 'source tarball'
+./make-dist "$version"
+at packages
+mkdir ../out
+cd ../out
+mv "../src/ceph-$version.tar.bz2" "ceph_$version.orig.tar.bz2"
+tar -xf "ceph_$version.orig.tar.bz2"
+cd "ceph-$version"
+cp -a ../../src/debian .
+dch -D "$codename" --force-distribution -b -v "$version-1" 'By hand.'
+dpkg-buildpackage -j"$jobs" -uc -us
+at repository
+cd ..
+pool=pool/main/c/ceph binary=dists/$codename/main/binary-$arch
+mkdir -p "../repo/$pool" "../repo/$binary" "../repo/dists/$codename/main/source"
+mv ./*.deb ./*.dsc ./*.orig.tar.* ./*.debian.tar.* "../repo/$pool/"
+cd ../repo
+apt-ftparchive --arch "$arch" packages pool >"$binary/Packages"
+apt-ftparchive sources pool >"dists/$codename/main/source/Sources"
+gzip -9nk "$binary/Packages" "dists/$codename/main/source/Sources"
+apt-ftparchive -o "APT::FTPArchive::Release::Codename=$codename" release "dists/$codename" >Release
+mv Release "dists/$codename/"
+echo "$version-1" >version
+at end
+"""
+"""What somebody would type who has the root already: the same commands, no checks, nothing signed."""
+
+_METHOD = """\
+The Ceph-shaped input, one deb target. Ours: from just before the POST until `version` of the published directory is
+there. By hand: one shell script with the same commands and as many jobs in the same sandbox of the same prepared root,
+and an rsync of the repository to a directory. By turns, on the same machine; what was published is removed
+before each run, so each is built in full. The script verifies nothing, signs nothing, and shows nobody how far it is."""
+
+_MEANING = """\
+`start` is what a machine of its own costs before the first command runs: the queue, the root, a Python with
+buildbot-worker in it, and our scripts on their way into it. `between the steps` is Buildbot writing down that one
+step ended and another began. The rest of the differences is work that the script does not do (each deb is unpacked once to see
+that it is whole, the tarball is listed, what is published is verified, signed, and synced to the disk) and the noise
+of the compiler, which is much the larger number."""
+
+
+def run(directory: Path, runs: int = RUNS) -> Report:
+    """Measure."""
+    ours: list[dict[str, float]] = []
+    by_hand: list[dict[str, float]] = []
+    with measured(directory / "ours", targets=[DEB], workers={"local": {"count": 1}}) as (here, moments):
+        sha1 = here.serve_shaped().head_sha1
+        here.start(patch=moments.patch)
+        root = Root.of(PackageKey.from_string(f"{DEB}/{sha1}").target, host_suite())
+        list(Roots(ROOTS, {}).prepare(root))
+        for number in range(runs):
+            ours.append(_ours(here, moments, sha1))
+            scratch = directory / f"by-hand-{number}"
+            by_hand.append(_by_hand(Roots(ROOTS, {}).path(root), scratch, here, sha1))
+    return report(ours, by_hand)
+
+
+def report(ours: list[dict[str, float]], by_hand: list[dict[str, float]]) -> Report:
+    """Give the report of the steps of some runs, `total` among them."""
+    total, script = median(one["total"] for one in ours), median(one["total"] for one in by_hand)
+    mine, theirs = medians(ours), medians(by_hand)
+    rows = []
+    for phase in PHASES:
+        difference = mine.get(phase, 0.0) - theirs.get(phase, 0.0)
+        rows.append([
+            phase, seconds(mine.get(phase, 0.0)), seconds(theirs.get(phase, 0.0)),
+            f"{'+' if difference >= 0 else '-'}{seconds(abs(difference))}",
+            f"{'+' if difference >= 0 else '-'}{abs(difference) / script * 100:.1f} %",
+        ])  # fmt: skip
+    return Report(
+        "The price: from the request to published",
+        _METHOD,
+        _MEANING,
+        [
+            Row("request to published", spread([one["total"] for one in ours]),
+                spread([one["total"] for one in by_hand]), f"{total / script:.3f}",
+                *at_most(BAR, total / script, f"{BAR:.2f}")),
+        ],
+        [
+            Table(f"By step (medians of {len(ours)}, so they need not add up exactly)",
+                  ["step", "ours", "by hand", "difference", "of the script"], rows),
+        ],
+    )  # fmt: skip
+
+
+def phases(found: Mapping[str, float]) -> dict[str, float]:
+    """Give our steps' times by what they are compared with."""
+    return {phase: sum(found.get(step, 0.0) for step in steps) for phase, steps in PHASES.items()}
+
+
+def marks(text: str, began: float, ended: float) -> dict[str, float]:
+    """Give the times of the script's phases from its `AT` lines; what comes after `end` is the upload."""
+    lines = [line.split(" ", 2)[1:] for line in text.splitlines() if line.startswith("AT ")]
+    times = [(began, "start"), *((float(at), name) for at, name in lines), (ended, "")]
+    found = {name: after - at for (at, name), (after, _) in pairwise(times)}
+    found["upload"] = found.pop("end")
+    return found
+
+
+def _ours(here: Installation, moments: Moments, sha1: str) -> dict[str, float]:
+    directory = here.packages / layout.sha1_path(PackageKey.from_string(f"{DEB}/{sha1}"))
+    shutil.rmtree(directory, ignore_errors=True)
+    _settle()
+    began = time.time()
+    answer = here.ask(DEB, sha1=sha1)
+    version = directory / layout.VERSION_FILE
+    here_until(here, version, answer)
+    ended = time.time()
+    assert here.wait(answer)["results"] == 0
+    here.until(lambda: not here.leftovers(), "the machine is gone")
+    return {"total": ended - began, **phases(durations(moments.since(began), began, ended))}
+
+
+def here_until(here: Installation, version: Path, answer: dict[str, Any]) -> None:
+    """Wait for a file every 5 ms; RuntimeError if the build ends without it."""
+    looked = time.monotonic()
+    while not version.exists():
+        time.sleep(0.005)
+        if time.monotonic() - looked > 5:
+            looked = time.monotonic()
+            [number] = answer["buildrequest_ids"].values()
+            url = f"{here.url}api/v2/buildrequests/{number}"
+            [request] = requests.get(url, timeout=60).json()["buildrequests"]
+            if request["complete"] and not version.exists():
+                raise RuntimeError(f"the build failed: {here.builds(answer)[-1]['state_string']}")
+
+
+def _by_hand(root: Path, scratch: Path, here: Installation, sha1: str) -> dict[str, float]:
+    target = PackageKey.from_string(f"{DEB}/{sha1}").target
+    destination = scratch.with_suffix(".published")
+    scratch.mkdir()
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024**2
+    jobs = max(1, min(cores, memory // here.settings.build.memory_per_job))
+    script = 'exec 3>"$HOME/marks"; exec bash -c "$@"'
+    command = enter(root, scratch, "build", "bash", "-c", script, "bash", SCRIPT, "by-hand.sh",
+                    here.git_url, sha1, target.dist, target.deb_arch, str(jobs))  # fmt: skip
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/home/build", "USER": "build", "LANG": "C.UTF-8",
+    }  # fmt: skip
+    _settle()
+    began = time.time()
+    ran = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise RuntimeError(f"the script failed:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}")
+    home = scratch / "upper/home/build"
+    subprocess.run(["rsync", "-a", f"{home}/repo/", f"{destination}/"], check=True)
+    ended = time.time()
+    told = (home / "marks").read_text()
+    shutil.rmtree(scratch)
+    shutil.rmtree(destination)
+    return {"total": ended - began, **marks(told, began, ended)}
+
+
+def _settle() -> None:
+    os.sync()
+    time.sleep(0.5)

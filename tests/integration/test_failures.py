@@ -1,0 +1,147 @@
+"""What fails ends with a sentence, shows nothing, and can be asked again; a lost machine is another matter."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration import tiny
+from tests.integration.harness import DEB, Installation, tiny_installation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAILURE, EXCEPTION = 2, 4
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A running master with two machines, and a fork that shares no history with the repository."""
+    with tiny_installation(tmp_path_factory.mktemp("failures")) as made:
+        tiny.Repository(made.input / "stranger/ceph.git", tag="")
+        yield made
+
+
+def published(here: Installation, sha1: str) -> list[Path]:
+    """Give every published path that speaks of a commit."""
+    return [path for path in here.packages.rglob("*") if sha1 in (path.name, path.is_symlink() and os.readlink(path))]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "step", "sentence"),
+    [
+        (tiny.COMPILE_ERROR, "packages", "foo.c:1:1: error: expected ';' before 'bar'"),
+        (tiny.MISSING_PACKAGE, "packages", "debian/control names tiny-tools, but the build made no such deb"),
+        (tiny.TRUNCATED, "packages", "_all.deb is corrupt or truncated"),
+        (tiny.Knobs(debian=False), "build dependencies", "the commit has neither install-deps.sh nor debian/control"),
+        (tiny.Knobs(install_deps="echo E: Unable to locate package libfoo; exit 100"), "build dependencies",
+         "install-deps.sh ended with status 100: E: Unable to locate package libfoo"),
+    ],
+    ids=["compile error", "missing package", "truncated deb", "no debian", "no dependency"],
+)  # fmt: skip
+def test_failing_commit(here: Installation, knobs: tiny.Knobs, step: str, sentence: str) -> None:
+    """The first thing that went wrong is the build's own sentence, and nothing of it is visible."""
+    sha1 = here.repository.commit(knobs, ref="failing")
+    answer = here.ask(DEB, ref="failing")
+    assert here.wait(answer)["results"] == FAILURE
+    [build] = here.builds(answer)
+    assert build["results"] == FAILURE
+    assert sentence in build["state_string"]
+    assert step in build["state_string"]
+    steps = here.steps(build)
+    assert [name for name, one in steps.items() if one["results"] == FAILURE] == [step]
+    assert sentence in steps[step]["state_string"]
+    assert published(here, sha1) == []
+    again = here.ask(DEB, sha1=sha1)
+    assert again["state"] == "on its way"
+    assert again["buildset_id"] > answer["buildset_id"]
+    assert here.wait(again)["results"] == FAILURE
+
+
+def test_commit_that_nobody_has(here: Installation) -> None:
+    """A sha1 that the repository has not is a failure of the checkout that says so, not a retry."""
+    sha1 = "0123456789abcdef0123456789abcdef01234567"
+    answer = here.ask(DEB, sha1=sha1)
+    assert here.wait(answer)["results"] == FAILURE
+    [build] = here.builds(answer)
+    assert f"{here.git_url} has no commit {sha1}, or cannot be reached" in build["state_string"]
+    assert published(here, sha1) == []
+    assert here.ask(DEB, sha1=sha1)["buildset_id"] > answer["buildset_id"]
+
+
+def test_commit_without_a_version(here: Installation) -> None:
+    """Where no canonical tag is an ancestor there is no version, and no guess at one."""
+    stranger = here.git_url.replace("/ceph.git", "/stranger/ceph.git")
+    answer = here.ask(DEB, ref="main", git_url=stranger)
+    assert here.wait(answer)["results"] == FAILURE
+    [build] = here.builds(answer)
+    assert f"no tag v* of {here.git_url} is an ancestor of the commit, so it has no version" in build["state_string"]
+    assert published(here, answer["package_key"].split("/")[1]) == []
+
+
+def machine_of(here: Installation, what: bytes) -> int:
+    """Give the outermost process of the machine in which something runs."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            parents[int(entry.name)] = (parent, command)
+    [pid] = [number for number, (_, command) in parents.items() if command == what]
+    while parents[pid][0] != here.pid:
+        pid = parents[pid][0]
+    return pid
+
+
+def test_lost_machine_is_replaced(here: Installation) -> None:
+    """A machine that dies in mid-build costs a try: another one builds the same request."""
+    sha1 = here.repository.commit(tiny.sleeping(7.25))
+    answer = here.ask(DEB, sha1=sha1)
+    pid = here.until(lambda: _found(here, b"sleep\x007.25\x00"), "the build sleeps")
+    os.kill(pid, signal.SIGKILL)
+    assert here.wait(answer)["results"] == 0
+    lost, *_, good = here.builds(answer)
+    assert lost["results"] == 5, "a retry"
+    assert good["results"] == 0
+    assert (here.packages / DEB / "sha1" / sha1 / "version").exists()
+    assert here.ask(DEB, sha1=sha1)["state"] == "published"
+    here.until(lambda: not here.leftovers(), "nothing is left of either machine")
+
+
+def _found(here: Installation, command: bytes) -> int:
+    try:
+        return machine_of(here, command)
+    except (ValueError, KeyError):
+        return 0
+
+
+def test_machine_whose_worker_never_attaches(
+    here: Installation, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A machine that cannot start is tried so often and no more, and every try says what it said last."""
+    root = next(here.settings.workers.local.roots.glob("bookworm-????????"))
+    roots = tmp_path_factory.mktemp("roots")
+    (roots / root.name).mkdir()  # taken for a prepared root, and not even a shell is in it
+    with tiny_installation(
+        tmp_path_factory.mktemp("never"), workers={"attempts": 2, "local": {"roots": str(roots)}}
+    ) as made:
+        sha1 = made.repository.commit()
+        answer = made.ask(DEB, sha1=sha1)
+        assert made.wait(answer, 120)["results"] == EXCEPTION
+        builds = made.builds(answer)
+        assert [build["results"] for build in builds] == [5, 5, EXCEPTION]
+        for build in builds[:2]:
+            assert "the machine ended before its worker attached: " in build["state_string"]
+            assert "its process ended (with status " in build["state_string"]
+        assert "infrastructure failed 2 times in a row, at last: " in builds[-1]["state_string"]
+        assert "its last words: " in builds[-1]["state_string"]
+        assert published(made, sha1) == []
+        made.until(lambda: not made.leftovers(), "nothing is left of the tries")
+        assert made.ask(DEB, sha1=sha1)["buildset_id"] > answer["buildset_id"]

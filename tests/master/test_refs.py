@@ -1,0 +1,180 @@
+"""Refs: what a real repository says that they are, and what was remembered of them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from master.model.package_key import PackageKey
+from master.refs import LastResolved, RefUnknown, RepositoryUnreachable, resolve
+from tests.git_repositories import commit, free_port, git, git_daemon, new_repository
+from tests.reactor import finish
+
+
+@dataclass
+class Served:
+    """A repository behind a git daemon, and its commits."""
+
+    url: str
+    base: str
+    first: str
+    second: str
+    third: str
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve a repository with all kinds of tags and branches."""
+    directory = tmp_path_factory.mktemp("refs")
+    repository = new_repository(directory / "ceph.git")
+    first = commit(repository, "first")
+    git(repository, "tag", "-a", "-m", "release", "v19.2.0")
+    git(repository, "branch", "wip/with/slashes")
+    git(repository, "branch", "both")
+    second = commit(repository, "second")
+    git(repository, "tag", "light")
+    git(repository, "tag", "-a", "-m", "of a tag", "nested", "v19.2.0")
+    third = commit(repository, "third")
+    git(repository, "tag", "both")
+    git(repository, "update-ref", "refs/elsewhere/hidden", first)
+    git(repository, "branch", "foo/refs/heads/nested-name", first)
+    new_repository(directory / "empty.git")
+    newer = new_repository(directory / "sha256.git", "sha256")
+    commit(newer, "first")
+    with git_daemon(directory) as base:
+        yield Served(f"{base}ceph.git", base, first, second, third)
+
+
+def resolved(url: str, ref: str, seconds: float = 60) -> str:
+    """Resolve on a real reactor."""
+    return str(finish(lambda reactor: resolve(reactor, url, ref, seconds)))
+
+
+def test_an_annotated_tag_is_peeled(served: Served) -> None:
+    """An annotated tag, also one of a tag, gives the commit and not the tag's own object."""
+    assert resolved(served.url, "v19.2.0") == served.first
+    assert resolved(served.url, "nested") == served.first
+
+
+def test_a_lightweight_tag_and_branches_are_commits(served: Served) -> None:
+    """A lightweight tag and a branch give their commits, slashes or not."""
+    assert resolved(served.url, "light") == served.second
+    assert resolved(served.url, "main") == served.third
+    assert resolved(served.url, "wip/with/slashes") == served.first
+
+
+def test_a_tag_goes_before_a_branch_of_its_name(served: Served) -> None:
+    """Where a tag and a branch have one name, the tag is meant, as git itself does."""
+    assert resolved(served.url, "both") == served.third
+
+
+@pytest.mark.parametrize("ref", ["nonesuch", "hidden", "elsewhere/hidden", "slashes", "nested-name", "HEAD", "MAIN"])
+def test_an_unknown_ref_has_its_sentence(served: Served, ref: str) -> None:
+    """A name that is no branch and no tag is unknown, though a ref elsewhere ends with it."""
+    with pytest.raises(RefUnknown) as caught:
+        resolved(served.url, ref)
+    assert str(caught.value) == f"{served.url} has no branch or tag {ref!r}"
+
+
+def test_an_empty_repository_has_no_refs(served: Served) -> None:
+    """A repository without commits answers, and has no such ref."""
+    with pytest.raises(RefUnknown, match=r"empty\.git has no branch or tag 'main'$"):
+        resolved(served.base + "empty.git", "main")
+
+
+def test_a_repository_of_longer_hashes_has_its_sentence(served: Served) -> None:
+    """A repository whose commits are not SHA-1 is refused with a sentence for the git URL."""
+    with pytest.raises(RepositoryUnreachable) as caught:
+        resolved(served.base + "sha256.git", "main")
+    assert str(caught.value).startswith(f"{served.base}sha256.git cannot be asked for its refs: ")
+
+
+def test_no_repository_has_its_sentence(served: Served) -> None:
+    """Where the server has no such repository, git's own last words are told."""
+    with pytest.raises(RepositoryUnreachable) as caught:
+        resolved(served.base + "nonesuch.git", "main")
+    assert str(caught.value).startswith(f"{served.base}nonesuch.git cannot be asked for its refs: ")
+
+
+def test_an_unreachable_port_has_its_sentence() -> None:
+    """Where nobody listens, the sentence says so, and names the URL."""
+    port = free_port()
+    with pytest.raises(RepositoryUnreachable) as caught:
+        resolved(f"git://127.0.0.1:{port}/ceph.git", "main")
+    sentence = str(caught.value)
+    assert sentence.startswith(f"git://127.0.0.1:{port}/ceph.git cannot be asked for its refs: ")
+    assert "Connection refused" in sentence
+
+
+def test_a_server_that_never_answers_is_given_up() -> None:
+    """A server that takes the connection and stays silent is given up after the limit, and may be asked again."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/ceph.git"
+        with pytest.raises(RepositoryUnreachable) as caught:
+            resolved(url, "main", seconds=0.5)
+    assert str(caught.value) == f"{url} did not answer within 0.5 s; ask again"
+
+
+@pytest.mark.parametrize("scheme", ["file://", "ext::cat ", ""])
+def test_only_network_protocols_are_spoken(scheme: str, tmp_path: Path) -> None:
+    """Even a URL that got past the checks reads no local repository and runs no program."""
+    repository = new_repository(tmp_path / "local")
+    commit(repository, "first")
+    with pytest.raises(RepositoryUnreachable, match="cannot be asked for its refs: .*not allowed"):
+        resolved(f"{scheme}{repository}", "main")
+
+
+DEB = "ceph-deb-jammy-x86_64-default"
+RPM = "ceph-rpm-centos9-x86_64-default"
+OLD = PackageKey.from_string(f"{DEB}/{'a' * 40}")
+NEW = PackageKey.from_string(f"{DEB}/{'b' * 40}")
+OTHER = PackageKey.from_string(f"{RPM}/{'a' * 40}")
+
+
+def test_a_ref_is_where_it_was_last(tmp_path: Path) -> None:
+    """A ref that moved is not at the older commit any more, whenever that one is published."""
+    last = LastResolved(tmp_path / "refs.json")
+    last.record(OLD, "main")
+    last.record(OLD, "wip/x")
+    assert last.refs_at(OLD) == ["main", "wip/x"]
+    last.record(NEW, "main")
+    assert last.refs_at(OLD) == ["wip/x"]
+    assert last.refs_at(NEW) == ["main"]
+    last.record(OLD, "main")
+    assert (last.refs_at(OLD), last.refs_at(NEW)) == (["main", "wip/x"], [])
+
+
+def test_targets_have_refs_of_their_own(tmp_path: Path) -> None:
+    """A ref of one target says nothing of another's."""
+    last = LastResolved(tmp_path / "refs.json")
+    last.record(OLD, "main")
+    assert last.refs_at(OTHER) == []
+
+
+def test_what_was_resolved_survives_the_master(tmp_path: Path) -> None:
+    """A master that starts again knows where each ref was, of the targets that are still on."""
+    path = tmp_path / "refs.json"
+    first = LastResolved(path)
+    first.record(OLD, "main")
+    first.record(NEW, "main")
+    first.record(OTHER, "v19.2.0")
+    again = LastResolved(path)
+    assert again.refs_at(NEW) == ["main"]
+    assert again.refs_at(OTHER) == ["v19.2.0"]
+    assert again.all({DEB: NEW.target, RPM: OTHER.target}) == [(NEW, "main"), (OTHER, "v19.2.0")]
+    assert again.all({RPM: OTHER.target}) == [(OTHER, "v19.2.0")]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["refs.json"]
+
+
+def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
+    """Resolving a ref to the commit that it was at before leaves the file alone."""
+    path = tmp_path / "refs.json"
+    last = LastResolved(path)
+    last.record(OLD, "main")
+    path.unlink()
+    last.record(OLD, "main")
+    assert not path.exists()

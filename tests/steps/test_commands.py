@@ -1,0 +1,113 @@
+"""Command lines, word by word: nothing of a request is ever interpolated into a shell's text."""
+
+from __future__ import annotations
+
+import pytest
+
+from master.model.package_key import PackageKey
+from master.model.targets import Target
+from steps import commands
+
+SHA1 = "73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5"
+DEB = Target("ceph", "jammy")
+RPM = Target("ceph", "centos9")
+CEPH = "https://github.com/ceph/ceph.git"
+
+
+def test_checkout() -> None:
+    """The checkout is told the fork, the commit and the canonical repository."""
+    assert commands.checkout("https://github.com/me/ceph", SHA1, CEPH) == [
+        "bash", "scripts/checkout.sh", "https://github.com/me/ceph", SHA1, CEPH,
+    ]  # fmt: skip
+
+
+def test_version() -> None:
+    """The version is asked with the canonical repository's URL, which its sentence names."""
+    assert commands.version(CEPH) == ["bash", "scripts/version.sh", CEPH]
+
+
+@pytest.mark.parametrize(("target", "pkg_type"), [(DEB, "deb"), (RPM, "rpm")])
+def test_dependencies(target: Target, pkg_type: str) -> None:
+    """Build dependencies are those of the target's packages."""
+    assert commands.dependencies(target) == ["bash", "scripts/dependencies.sh", pkg_type]
+
+
+def test_tarball() -> None:
+    """The tarball is of the project and the version, the same for debs and rpms."""
+    for target in (DEB, RPM):
+        assert commands.tarball(target, "19.2.0-3-g73e2fc59") == [
+            "bash", "scripts/tarball.sh", "ceph", "19.2.0-3-g73e2fc59",
+        ]  # fmt: skip
+
+
+def test_deb_packages() -> None:
+    """Debs are built for the codename with git's version, and know nothing of rpm's options."""
+    for nodeps in (False, True):
+        assert commands.packages(DEB, "ceph-19.2.0-3-g73e2fc59.tar.bz2", "19.2.0-3-g73e2fc59", 4, nodeps=nodeps) == [
+            "bash", "scripts/packages-deb.sh", "ceph-19.2.0-3-g73e2fc59.tar.bz2", "19.2.0-3-g73e2fc59", "jammy", "4",
+        ]  # fmt: skip
+
+
+def test_rpm_packages() -> None:
+    """Rpms are built with rpm's version; without its database on a stand-in only."""
+    words = ["bash", "scripts/packages-rpm.sh", "ceph-19.2.0-3-g73e2fc59.tar.bz2", "19.2.0-3.g73e2fc59", "ceph", "4"]
+    assert commands.packages(RPM, words[2], "19.2.0-3-g73e2fc59", 4, nodeps=False) == words
+    assert commands.packages(RPM, words[2], "19.2.0-3-g73e2fc59", 4, nodeps=True) == [*words, "--nodeps"]
+
+
+def test_repositories() -> None:
+    """An apt repository is of a codename and dpkg's architecture; the yum ones know where they will be served."""
+    urls = (f"http://p:8011/ceph-rpm-centos9-x86_64-default/sha1/{SHA1}", "http://p:8011/key.asc")
+    assert commands.repository(PackageKey(DEB, SHA1), *urls) == ["bash", "scripts/repository-deb.sh", "jammy", "amd64"]
+    assert commands.repository(PackageKey(Target("ceph", "noble", "aarch64"), SHA1), *urls) == [
+        "bash", "scripts/repository-deb.sh", "noble", "arm64",
+    ]  # fmt: skip
+    assert commands.repository(PackageKey(RPM, SHA1), *urls) == [
+        "bash", "scripts/repository-rpm.sh", "ceph", "el9", "x86_64", *urls,
+    ]  # fmt: skip
+    assert commands.repository(PackageKey(Target("ceph", "rocky10", "aarch64"), SHA1), *urls) == [
+        "bash", "scripts/repository-rpm.sh", "ceph", "el10", "aarch64", *urls,
+    ]  # fmt: skip
+
+
+def test_upload() -> None:
+    """The upload is told the key, version and packages; the token is not among its words."""
+    assert commands.upload(PackageKey(DEB, SHA1), "http://p:8011/", "19.2.0-1", ["ceph", "ceph-common"]) == [
+        "python3", "scripts/upload.py", "out/repo", "http://p:8011/", f"ceph-deb-jammy-x86_64-default/{SHA1}",
+        "--version", "19.2.0-1", "--packages", "ceph,ceph-common",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("described", "rpm", "deb"),
+    [
+        ("19.2.0", "19.2.0-0", "19.2.0-1"),
+        ("19.2.0-3-g73e2fc59", "19.2.0-3.g73e2fc59", "19.2.0-3-g73e2fc59-1"),
+        ("18.2.7-1234-g0123456789", "18.2.7-1234.g0123456789", "18.2.7-1234-g0123456789-1"),
+        ("20.3.0-3599-gabcdef12", "20.3.0-3599.gabcdef12", "20.3.0-3599-gabcdef12-1"),
+        ("19.1.0~rc1-2-gabcdef12", "19.1.0~rc1-2.gabcdef12", "19.1.0~rc1-2-gabcdef12-1"),
+        ("19", "19-0", "19-1"),
+    ],
+)
+def test_versions_are_those_of_cephs_tools(described: str, rpm: str, deb: str) -> None:
+    """What git describes becomes rpm's VERSION-RELEASE and dpkg's version as Ceph's own make-dist and make-debs.sh have it."""
+    assert commands.rpm_version(described) == rpm
+    assert commands.published_version(RPM, described) == rpm
+    assert commands.published_version(DEB, described) == deb
+
+
+@pytest.mark.parametrize("described", ["", "v19.2.0", "main", "19.2.0-3", "19.2.0-3-73e2fc59", "19.2.0-3-g73e", "19.2.0\n", "19.2.0-rc1", "19..2", "19.2.0 x"])
+def test_what_is_no_version_is_refused(described: str) -> None:
+    """What git describe cannot have said is refused."""
+    with pytest.raises(ValueError) as caught:
+        commands.rpm_version(described)
+    assert str(caught.value) == f"{described!r} is not what git describe gives"
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "per_job", "jobs"),
+    [(2, 8192, 3072, 2), (64, 8192, 3072, 2), (16, 65536, 3072, 16), (16, 9215, 3072, 2), (16, 9216, 3072, 3), (4, 1000, 3072, 1), (4, 0, 3072, 1), (0, 8192, 3072, 1)],
+)  # fmt: skip
+def test_jobs_fit_cores_and_memory(cores: int, memory: int, per_job: int, jobs: int) -> None:
+    """There are as many jobs as cores, and as memory bears, and always one."""
+    assert commands.parallel_jobs(cores, memory, per_job) == jobs

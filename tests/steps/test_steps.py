@@ -1,0 +1,412 @@
+"""The steps, with Buildbot's own kit: the exact command that the worker gets, and the sentence that people read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+with warnings.catch_warnings():  # Buildbot's kit turns every warning into an error, for everybody
+    from buildbot.data.types import Identifier
+    from buildbot.process.buildstep import BuildStep
+    from buildbot.process.results import FAILURE, RETRY, SUCCESS
+    from buildbot.test.reactor import TestReactorMixin
+    from buildbot.test.steps import ExpectShell, TestBuildStepMixin
+import pytest
+from twisted.internet.error import ConnectionLost
+from twisted.trial import unittest
+
+from master.model.package_key import PackageKey
+from steps.build import BuildPackages, SourceTarball
+from steps.prepare import AlreadyPublished, BuildDependencies, Checkout, Machine, Version
+from steps.publish import Publish, Repository, UploadPackages
+from tests.package_repositories import SCRIPTS
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
+
+SHA1 = "73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5"
+DEB = f"ceph-deb-jammy-x86_64-default/{SHA1}"
+RPM = f"ceph-rpm-centos9-x86_64-default/{SHA1}"
+CEPH = "https://github.com/ceph/ceph.git"
+FORK = "https://github.com/me/ceph.git"
+SERVED = f"http://127.0.0.1:8011/ceph-deb-jammy-x86_64-default/sha1/{SHA1}/"
+TOKEN = "the-token-of-this-build"
+
+
+class FakePublisher:
+    """The service that steps know as `publisher`, without a disk: it remembers what it was asked."""
+
+    def __init__(self, published: str = "", refusal: Exception | None = None) -> None:
+        self.asked: list[Any] = []
+        self._published = published
+        self._refusal = refusal
+
+    async def published_url(self, key: str) -> str:
+        self.asked.append(("published_url", key))
+        return self._published
+
+    async def open_upload(self, key: PackageKey) -> SimpleNamespace:
+        self.asked.append(("open_upload", str(key)))
+        return SimpleNamespace(token=TOKEN)
+
+    async def close_upload(self, upload: SimpleNamespace) -> None:
+        self.asked.append(("close_upload", upload.token))
+
+    async def publish(self, upload: SimpleNamespace, record: dict[str, Any]) -> str:
+        self.asked.append(("publish", upload.token, record))
+        if self._refusal:
+            raise self._refusal
+        return SERVED
+
+
+def shell(*command: str, **options: Any) -> ExpectShell:
+    """Expect a command with what all of ours have: limits, and an environment that no log shows."""
+    return ExpectShell(
+        "wkdir", list(command), timeout=3600, max_time=43200, log_environ=False, **options
+    )
+
+
+class StepCase(TestBuildStepMixin, TestReactorMixin, unittest.TestCase):
+    """A step, run as a build would, with the properties that the steps before it have set."""
+
+    def setUp(self) -> Any:
+        self.setup_test_reactor()
+        self.publisher = FakePublisher()
+        return self.setup_test_build_step()
+
+    def given(self, step: BuildStep, key: str = DEB, results: int = SUCCESS, **properties: Any) -> Any:
+        """Put a step into a build of a package_key."""
+        step = self.setup_step(step)
+        values = {"package_key": key, "git_url": FORK, **properties}
+        for name, value in values.items():
+            self.build.setProperty(name, value, "test")
+        self.build.results = results
+        self.build.requests = [SimpleNamespace(bsid=7, id=8)]
+
+        async def url() -> str:
+            return "http://127.0.0.1:8010/#/builders/1/builds/2"
+
+        self.build.getUrl = url
+        self.master.service_manager = SimpleNamespace(namedServices={"publisher": self.publisher})
+        return step
+
+    async def finds(self, result: int, state: str, build: str | None = None) -> None:
+        """Run the step: its result, its state string, and what it says of the whole build."""
+        self.expect_outcome(result, state)
+        summary = {"step": state} if build is None else {"step": state, "build": build}
+        self.expect_result_summary(summary)
+        await self.run_step()
+
+
+class TestMachine(StepCase):
+    """The step that puts our scripts onto the machine and learns its size."""
+
+    OUTPUT = "system=Ubuntu 22.04.4 LTS\ncores=16\nmemory=20000\nstand_in={}\nLinux x 6.1\n"
+
+    def machine(self, stand_in: str = "") -> Any:
+        step = self.given(Machine(memory_per_job=3072))
+        scripts = {path.name: path.read_text() for path in SCRIPTS.iterdir() if path.is_file()}
+        assert json.loads(step.initialStdin) == scripts
+        assert {"common.sh", "checkout.sh", "upload.py"} <= set(scripts)
+        self.expect_commands(
+            shell("python3", "-c", step.compose()[2], initial_stdin=step.initialStdin)
+            .stdout(self.OUTPUT.format(stand_in)).exit(0)
+        )  # fmt: skip
+        return step
+
+    async def test_it_tells_the_machines_size(self) -> None:
+        """System, cores, memory and the jobs that these bear are the state string, and jobs is a property."""
+        self.machine()
+        self.expect_property("jobs", 6, "machine")
+        self.expect_property("stand_in", "", "machine")
+        await self.finds(SUCCESS, "Ubuntu 22.04.4 LTS, 16 cores, 20000 MiB, 6 jobs")
+
+    async def test_it_says_what_stands_in(self) -> None:
+        """Where a machine only stands in for the distribution, the first step says so."""
+        self.machine("Debian's rpmbuild stands in for centos9")
+        self.expect_property("stand_in", "Debian's rpmbuild stands in for centos9", "machine")
+        await self.finds(
+            SUCCESS, "Ubuntu 22.04.4 LTS, 16 cores, 20000 MiB, 6 jobs; Debian's rpmbuild stands in for centos9"
+        )
+
+
+class TestCheckout(StepCase):
+    """The step that checks out the forced sha1."""
+
+    COMMAND = ("bash", "scripts/checkout.sh", FORK, SHA1, CEPH)
+
+    async def test_it_checks_out_the_forced_sha1(self) -> None:
+        """The worker is told the fork, the commit of the key and the canonical repository."""
+        self.given(Checkout(CEPH))
+        self.expect_commands(shell(*self.COMMAND).exit(0))
+        await self.finds(SUCCESS, f"checked out {SHA1}")
+
+    async def test_a_failure_is_the_scripts_sentence(self) -> None:
+        """A failure's state string, the build's as well, is the sentence of the script and the tool's first error."""
+        self.given(Checkout(CEPH))
+        self.expect_commands(
+            shell(*self.COMMAND)
+            .stderr(f"fatal: remote error: not our ref {SHA1}\nFAILED: {FORK} has no commit {SHA1}, or cannot be reached\n")
+            .exit(1)
+        )
+        said = f"checkout: {FORK} has no commit {SHA1}, or cannot be reached: fatal: remote error: not our ref {SHA1}"
+        await self.finds(FAILURE, said, build=said)
+
+    async def test_a_command_that_took_too_long_says_so(self) -> None:
+        """A command that was stopped for its silence or its length is not told as its last line."""
+        self.given(Checkout(CEPH))
+        self.expect_commands(
+            shell(*self.COMMAND).stdout("remote: Counting objects\n").update("failure_reason", "timeout_without_output").exit(-1)
+        )
+        said = "checkout: stopped, it took too long or said nothing for too long"
+        await self.finds(FAILURE, said, build=said)
+
+    async def test_a_lost_worker_is_no_failure_of_the_code(self) -> None:
+        """A connection that broke is for another machine to try again."""
+        self.given(Checkout(CEPH))
+        self.expect_commands(shell(*self.COMMAND).error(ConnectionLost()))
+        self.expect_outcome(RETRY)
+        await self.run_step()
+
+
+class TestVersion(StepCase):
+    """The step that asks git for the version."""
+
+    COMMAND = ("bash", "scripts/version.sh", CEPH)
+
+    async def test_the_version_is_a_property(self) -> None:
+        """What git describes is kept for the steps after."""
+        self.given(Version(CEPH))
+        self.expect_commands(shell(*self.COMMAND).stdout("version=19.2.0-3-g73e2fc59\n").exit(0))
+        self.expect_property("version", "19.2.0-3-g73e2fc59", "version")
+        await self.finds(SUCCESS, "version 19.2.0-3-g73e2fc59")
+
+    async def test_without_a_tag_there_is_a_sentence(self) -> None:
+        """A commit without a release among its ancestors is refused in words."""
+        self.given(Version(CEPH))
+        self.expect_commands(
+            shell(*self.COMMAND)
+            .stderr(f"fatal: No names found, cannot describe anything.\nFAILED: no tag v* of {CEPH} is an ancestor of the commit, so it has no version\n")
+            .exit(1)
+        )
+        said = (
+            f"version: no tag v* of {CEPH} is an ancestor of the commit, so it has no version:"
+            " fatal: No names found, cannot describe anything."
+        )
+        await self.finds(FAILURE, said, build=said)
+
+
+class TestDependenciesAndTarball(StepCase):
+    """The steps that install what the build needs, and make the source tarball."""
+
+    async def test_dependencies_of_rpms(self) -> None:
+        """The worker is told which kind of packages is meant."""
+        self.given(BuildDependencies(name="dependencies"), key=RPM)
+        self.expect_commands(shell("bash", "scripts/dependencies.sh", "rpm").exit(0))
+        await self.finds(SUCCESS, "build dependencies installed")
+
+    async def test_a_package_that_apt_cannot_find(self) -> None:
+        """apt's own sentence reaches the user."""
+        self.given(BuildDependencies(name="dependencies"))
+        self.expect_commands(
+            shell("bash", "scripts/dependencies.sh", "deb")
+            .stderr("E: Unable to locate package libfoo-dev\nFAILED: install-deps.sh ended with status 100\n").exit(1)
+        )  # fmt: skip
+        said = "dependencies: install-deps.sh ended with status 100: E: Unable to locate package libfoo-dev"
+        await self.finds(FAILURE, said, build=said)
+
+    async def test_the_tarball_is_a_property(self) -> None:
+        """The tarball that was found is kept for the step that builds from it."""
+        self.given(SourceTarball(name="tarball"), version="19.2.0-3-g73e2fc59")
+        self.expect_commands(
+            shell("bash", "scripts/tarball.sh", "ceph", "19.2.0-3-g73e2fc59")
+            .stdout("tarball=ceph-19.2.0-3-g73e2fc59.tar.bz2\nceph-19.2.0-3-g73e2fc59.tar.bz2: 9 files, 1 bytes\n").exit(0)
+        )  # fmt: skip
+        self.expect_property("tarball", "ceph-19.2.0-3-g73e2fc59.tar.bz2")
+        await self.finds(SUCCESS, "ceph-19.2.0-3-g73e2fc59.tar.bz2")
+
+
+class TestBuildPackages(StepCase):
+    """The step that builds the packages."""
+
+    PROPERTIES = {"tarball": "ceph.tar.bz2", "version": "19.2.0-3-g73e2fc59", "jobs": 6}
+    COMMAND = ("bash", "scripts/packages-deb.sh", "ceph.tar.bz2", "19.2.0-3-g73e2fc59", "jammy", "6")
+
+    async def test_the_expected_packages_are_a_property(self) -> None:
+        """The names that the sources have are kept, and their number is told."""
+        self.given(BuildPackages(), stand_in="", **self.PROPERTIES)
+        self.expect_commands(shell(*self.COMMAND).stdout("[ 45%] x\npackages=ceph,ceph-common\n").exit(0))
+        self.expect_property("packages", ["ceph", "ceph-common"], "packages")
+        await self.finds(SUCCESS, "2 packages built")
+
+    async def test_rpms_on_a_stand_in(self) -> None:
+        """On a stand-in rpmbuild is told to leave the dependencies to us."""
+        self.given(BuildPackages(), key=RPM, stand_in="Debian", **self.PROPERTIES)
+        self.expect_commands(
+            shell("bash", "scripts/packages-rpm.sh", "ceph.tar.bz2", "19.2.0-3.g73e2fc59", "ceph", "6", "--nodeps")
+            .stdout("packages=ceph\n").exit(0)
+        )  # fmt: skip
+        await self.finds(SUCCESS, "1 packages built")
+
+    async def test_the_compilers_first_error_reaches_the_user(self) -> None:
+        """A compile failure is told by its first error line, as the step's and the build's sentence."""
+        self.given(BuildPackages(), stand_in="", **self.PROPERTIES)
+        self.expect_commands(
+            shell(*self.COMMAND)
+            .stdout("[ 45%] Building CXX object x.o\n")
+            .stderr("src/a.cc:3:5: error: 'x' was not declared in this scope\nsrc/b.cc:1:1: error: another\n")
+            .stderr("make: *** [Makefile:2: a.o] Error 1\nFAILED: dpkg-buildpackage ended with status 2\n")
+            .exit(1)
+        )
+        said = "packages: dpkg-buildpackage ended with status 2: src/a.cc:3:5: error: 'x' was not declared in this scope"
+        await self.finds(FAILURE, said, build=said)
+
+    async def test_progress_is_in_the_state_string(self) -> None:
+        """While it builds, the step tells the build's own percentage."""
+        step = self.given(BuildPackages(), stand_in="", **self.PROPERTIES)
+        told = []
+
+        def look(_: Any) -> None:
+            told.append(step.getCurrentSummary()["step"])
+
+        self.expect_commands(
+            shell(*self.COMMAND).behavior(look).stdout("[ 45%] x\n").behavior(look)
+            .stdout("[12/57] y\n").behavior(look).stdout("packages=ceph\n").exit(0)
+        )  # fmt: skip
+        await self.finds(SUCCESS, "1 packages built")
+        assert told == ["building packages", "building packages 45 %", "building packages 21 %"]
+
+
+class TestRepository(StepCase):
+    """The step that makes the repository's metadata."""
+
+    async def test_rpms_point_at_where_they_will_be_served(self) -> None:
+        """The yum repositories get the key's own URL and that of the public key."""
+        self.given(Repository("http://127.0.0.1:8011/"), key=RPM)
+        self.expect_commands(
+            shell(
+                "bash", "scripts/repository-rpm.sh", "ceph", "el9", "x86_64",
+                f"http://127.0.0.1:8011/ceph-rpm-centos9-x86_64-default/sha1/{SHA1}", "http://127.0.0.1:8011/key.asc",
+            ).exit(0)
+        )  # fmt: skip
+        await self.finds(SUCCESS, "repository made")
+
+
+class TestUpload(StepCase):
+    """The step that uploads."""
+
+    PROPERTIES = {"version": "19.2.0-3-g73e2fc59", "packages": ["ceph", "ceph-common"]}
+    COMMAND = (
+        "python3", "scripts/upload.py", "out/repo", "http://127.0.0.1:8011/", DEB,
+        "--version", "19.2.0-3-g73e2fc59-1", "--packages", "ceph,ceph-common",
+    )  # fmt: skip
+
+    async def test_the_token_is_in_the_environment_only(self) -> None:
+        """The token is in the command's environment, which is not logged, and in none of its words nor in any property."""
+        assert TOKEN not in " ".join(self.COMMAND)
+        step = self.given(UploadPackages("http://127.0.0.1:8011/"), **self.PROPERTIES)
+        self.expect_commands(
+            shell(*self.COMMAND, env={"UPLOAD_TOKEN": TOKEN}).stdout("[1/1] x 1 B\nuploaded 57 files, 123456 bytes\n").exit(0)
+        )
+        await self.finds(SUCCESS, "uploaded 57 files, 123456 bytes")
+        assert self.publisher.asked == [("open_upload", DEB)]
+        assert TOKEN not in repr(self.build.getProperties().asDict())
+        assert all(TOKEN not in log.stdout + log.header for log in step.logs.values())
+
+    async def test_a_refused_upload_is_a_sentence(self) -> None:
+        """What the package server said is the build's sentence, and the upload stays for `publish` to close."""
+        self.given(UploadPackages("http://127.0.0.1:8011/"), **self.PROPERTIES)
+        self.expect_commands(
+            shell(*self.COMMAND, env={"UPLOAD_TOKEN": TOKEN})
+            .stderr("FAILED: pool/a.deb was refused (413): An upload may have at most 1 files.\n").exit(1)
+        )  # fmt: skip
+        said = "upload: pool/a.deb was refused (413): An upload may have at most 1 files."
+        await self.finds(FAILURE, said, build=said)
+        assert self.build.upload.token == TOKEN
+
+
+class TestPublish(StepCase):
+    """The step that publishes, or cleans up."""
+
+    RECORD = {
+        "git_url": FORK,
+        "buildset_id": 7,
+        "buildrequest_id": 8,
+        "build_url": "http://127.0.0.1:8010/#/builders/1/builds/2",
+    }
+
+    async def test_it_publishes_with_who_built_it(self) -> None:
+        """An upload of a good build is published with the record of what built it, and then closed."""
+        self.given(Publish())
+        self.build.upload = SimpleNamespace(token=TOKEN)
+        await self.finds(SUCCESS, "published")
+        assert self.publisher.asked == [("publish", TOKEN, self.RECORD), ("close_upload", TOKEN)]
+
+    async def test_a_refusal_is_the_builds_sentence(self) -> None:
+        """What verification found wrong is the step's and the build's sentence, and the upload is thrown away."""
+        self.publisher = FakePublisher(refusal=ValueError("packages that the sources name are missing: ceph-mon"))
+        self.given(Publish())
+        self.build.upload = SimpleNamespace(token=TOKEN)
+        said = "publish: packages that the sources name are missing: ceph-mon"
+        await self.finds(FAILURE, said, build=said)
+        assert self.publisher.asked[-1] == ("close_upload", TOKEN)
+
+    async def test_nothing_is_published_of_a_failed_build(self) -> None:
+        """After a failed step the upload is thrown away, and the publisher is not asked to publish."""
+        self.given(Publish(), results=FAILURE)
+        self.build.upload = SimpleNamespace(token=TOKEN)
+        await self.finds(SUCCESS, "nothing is published of a failed build")
+        assert self.publisher.asked == [("close_upload", TOKEN)]
+
+    async def test_without_an_upload_there_is_nothing_to_do(self) -> None:
+        """A build that never came to its upload asks the publisher nothing."""
+        self.given(Publish(), results=FAILURE)
+        await self.finds(SUCCESS, "nothing was uploaded")
+        assert self.publisher.asked == []
+
+    def test_it_runs_whatever_happened_before(self) -> None:
+        """The step runs also after a failure, as nobody else closes the upload."""
+        assert Publish().alwaysRun
+
+
+class TestAlreadyPublished(StepCase):
+    """The step that looks whether the key has been published meanwhile."""
+
+    async def test_what_is_published_is_not_built_again(self) -> None:
+        """Where the key is published, its URL is the property by which all other steps are left out."""
+        self.publisher = FakePublisher(published=SERVED)
+        self.given(AlreadyPublished())
+        self.expect_property("published", SERVED, "look")
+        await self.finds(SUCCESS, f"published already: {SERVED}")
+        assert self.publisher.asked == [("published_url", DEB)]
+
+    async def test_what_is_not_is_built(self) -> None:
+        """Where it is not, the property is empty and the build goes on."""
+        self.given(AlreadyPublished())
+        self.expect_property("published", "", "look")
+        await self.finds(SUCCESS, "not published yet")
+
+
+def test_the_first_command_unpacks_the_scripts(tmp_path: Path) -> None:
+    """What the first step has the worker run leaves every script as it is here, and then looks at the machine."""
+    step = Machine()
+    finished = subprocess.run(step.compose(), input=step.initialStdin, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("system=")
+    unpacked = {path.name: path.read_text() for path in (tmp_path / "scripts").iterdir()}
+    assert unpacked == {path.name: path.read_text() for path in SCRIPTS.iterdir() if path.is_file()}
+
+
+def test_every_step_ends_the_build_when_it_fails_and_has_a_name() -> None:
+    """No step lets the build go on after its failure, and each is found by a name of its own."""
+    steps = [
+        Machine(), Checkout(CEPH), Version(CEPH), BuildDependencies(), SourceTarball(), BuildPackages(),
+        Repository("http://h/"), UploadPackages("http://h/"), Publish(), AlreadyPublished(),
+    ]  # fmt: skip
+    assert all(step.haltOnFailure and step.flunkOnFailure for step in steps)
+    assert len({step.name for step in steps}) == len(steps)
+    # Buildbot's REST finds a step by its name only if that is an identifier.
+    assert [step.name for step in steps if list(Identifier(50).validate("name", step.name))] == []
