@@ -84,7 +84,7 @@ def _directory_url(key: PackageKey, base_url: str) -> str:
 
 def _in_root(root: Path, command: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory(prefix="install-", dir=root.parent) as scratch:
-        return _run(enter(root, Path(scratch), "root", *command))
+        return _run(enter(root, Path(scratch), "root", *command, capabilities=("sys_chroot",)))
 
 
 def _run(command: Sequence[str]) -> str:

@@ -80,6 +80,7 @@ def start(settings_file: Path, settings: Settings) -> str:
     while time.monotonic() < deadline:
         try:
             with urlopen(url, timeout=5) as answer:
+                answer.read()
                 if answer.status == 200:
                     return f"the master runs: {settings.www.url}"
         except (URLError, OSError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -172,10 +171,10 @@ class Publisher(BuildbotService):
         package_key = PackageKey.from_string(key)
         return self.url(package_key) if await self.published(package_key) else ""
 
-    async def resolved(self, key: PackageKey, ref: str) -> None:
+    async def resolved(self, key: PackageKey, ref: str, git_url: str, *, default: bool) -> None:
         """Remember that a ref is at this key's commit; link it if the key is published."""
-        self._last_resolved.record(key, ref)
-        if await self.published(key):
+        self._last_resolved.record(key, ref, git_url, default=default)
+        if ref in self._last_resolved.refs_at(key) and await self.published(key):
             await deferToThread(self._tree.link, key, [ref])
 
     async def open_upload(self, key: PackageKey) -> Upload:
@@ -186,20 +185,20 @@ class Publisher(BuildbotService):
 
     async def close_upload(self, upload: Upload) -> None:
         """Forget the token, and whatever was uploaded and not published."""
-        self._uploads.close(upload)
-        await deferToThread(shutil.rmtree, upload.directory, ignore_errors=True)
+        await deferToThread(self._uploads.remove, upload)
 
     async def publish(self, upload: Upload, record: dict[str, Any]) -> str:
         """Verify, sign and publish an upload; ValueError is a refusal, and leaves nothing visible."""
         key, directory = upload.key, upload.directory
         self._uploads.close(upload)
         manifest = await deferToThread(verify, key, directory, upload.files)
+        if manifest.version != record["version"]:
+            raise ValueError(f"the manifest says version {manifest.version}, git {record['version']}")
         for path in layout.signed_files(key.target):
             await self._key.sign(directory / path)
         record = {
             **record,
             "package_key": str(key),
-            "version": manifest.version,
             "packages": manifest.packages,
             "files": [
                 {"path": file.path, "size": file.size, "sha256": file.sha256}

@@ -70,20 +70,24 @@ class LastResolved:
     """Remembers, for each target, which commit a ref was last resolved to; survives the master.
 
     A ref's link follows it: a commit that gets published late never takes the link from a newer one.
+    The repository that a ref was first resolved in keeps it; only the default one may take it over.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the file, if it is there."""
         self._path = path
-        self._targets: dict[str, dict[str, str]] = {}
+        self._targets: dict[str, dict[str, dict[str, str]]] = {}
         if path.exists():
             self._targets = json.loads(path.read_text())
 
-    def record(self, key: PackageKey, ref: str) -> None:
-        """Write down that a ref is at this commit now."""
+    def record(self, key: PackageKey, ref: str, git_url: str, *, default: bool) -> None:
+        """Write down that a ref is at this commit now, unless it is another repository's."""
         refs = self._targets.setdefault(key.target.name, {})
-        if refs.get(ref) != key.sha1:
-            refs[ref] = key.sha1
+        before, now = refs.get(ref), {"sha1": key.sha1, "git_url": git_url}
+        if before and before["git_url"] != git_url and not default:
+            return
+        if before != now:
+            refs[ref] = now
             temporary = self._path.with_name(self._path.name + ".new")
             temporary.write_text(json.dumps(self._targets, indent=1, sort_keys=True))
             temporary.replace(self._path)
@@ -91,13 +95,13 @@ class LastResolved:
     def refs_at(self, key: PackageKey) -> list[str]:
         """Give the refs that were last at this commit."""
         refs = self._targets.get(key.target.name, {})
-        return sorted(ref for ref, sha1 in refs.items() if sha1 == key.sha1)
+        return sorted(ref for ref, found in refs.items() if found["sha1"] == key.sha1)
 
     def all(self, targets: dict[str, Target]) -> list[tuple[PackageKey, str]]:
         """Give everything remembered of the targets that are on."""
         return [
-            (PackageKey(targets[name], sha1), ref)
+            (PackageKey(targets[name], found["sha1"]), ref)
             for name, refs in self._targets.items()
             if name in targets
-            for ref, sha1 in refs.items()
+            for ref, found in refs.items()
         ]

@@ -79,7 +79,9 @@ class PackagesScheduler(ForceScheduler):
         for target in wanted.targets:
             key = PackageKey(target, sha1)
             if ref_is_ours:
-                await self._publisher.resolved(key, wanted.ref)
+                await self._publisher.resolved(
+                    key, wanted.ref, wanted.git_url, default=wanted.git_url == self.git.url
+                )
             ask = Ask(key, wanted.git_url, wanted.ref, owner, wanted.reason)
             answers.append(await self._ensure.ensure(ask))
         requests = {builder: request for one in answers for builder, request in one.buildrequest_ids.items()}

@@ -6,6 +6,7 @@ else here was written by the worker, where a contributor's code ran, and is take
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
 
     from master.model.package_key import PackageKey
 
-_MOST_INDEX = 256 * 1024 * 1024
+_MOST_INDEX = 16 * 1024 * 1024
+"""Bytes of an index, unpacked, or of the manifest: Ceph's are a hundredth of it, and parsing blocks."""
+
+_RELEASE_FIELDS = {
+    "Origin", "Label", "Suite", "Codename", "Date", "Architectures", "Components",
+    "MD5Sum", "SHA1", "SHA256", "SHA512",
+}  # fmt: skip
+"""What apt-ftparchive writes. Other fields can make apt trust or fetch something else."""
+
+_PACKAGE_FIELDS = ("Package", "Version", "Filename", "Size", "SHA256")
+"""What is compared, so each may be there once only: the parsers choose differently among two."""
+
+_DATA_TYPES = ["filelists", "other", "primary"]
 _RESERVED = {layout.VERSION_FILE, layout.SHA1_FILE}
 _NS = {
     "repo": "http://linux.duke.edu/metadata/repo",
@@ -47,6 +60,7 @@ def verify(key: PackageKey, directory: Path, received: Mapping[str, File]) -> Ma
     manifest = Manifest.from_json(_read(directory / layout.MANIFEST_FILE))
     files = {path: file for path, file in received.items() if path != layout.MANIFEST_FILE}
     _check_files(manifest, files)
+    _check_places(key, files)
     deb = key.target.pkg_type == "deb"
     indexed = list(_debs(key, directory, files) if deb else _rpms(key, directory, files))
     for package in indexed:
@@ -69,6 +83,19 @@ def _check_files(manifest: Manifest, files: Mapping[str, File]) -> None:
         name = path.rsplit("/", 1)[-1]
         if path in _RESERVED or name in ("InRelease", "Release.gpg", "repomd.xml.asc"):
             raise ValueError(f"{path} is for the master to write")
+
+
+def _check_places(key: PackageKey, files: Mapping[str, File]) -> None:
+    """Refuse what the layout has no place for: nothing unknown is to lie beside signed metadata."""
+    if key.target.pkg_type == "deb":
+        top = f"dists/{key.target.dist}"
+        indexes = f"main/binary-{key.target.deb_arch}/Packages|main/source/Sources"
+        places = rf"pool/.+|{top}/(Release|({indexes})(\.gz)?)"
+    else:
+        places = rf"(SRPMS|noarch|{key.target.arch})/([^/]+\.rpm|repodata/[^/]+\.xml(\.gz)?)"
+    for path in files:
+        if not re.fullmatch(places, path):
+            raise ValueError(f"the layout has no place for {path}")
 
 
 def _check_all_indexed(indexed: list[Indexed], files: Mapping[str, File], suffix: str) -> None:
@@ -94,13 +121,20 @@ def _check_expected(key: PackageKey, manifest: Manifest, indexed: list[Indexed])
 def _debs(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterator[Indexed]:
     top = f"dists/{key.target.dist}"
     index = f"main/binary-{key.target.deb_arch}/Packages"
-    release = Release(_text(directory, f"{top}/Release", files))
+    release = Release(_one_stanza(_text(directory, f"{top}/Release", files)))
+    unknown = sorted(set(release) - _RELEASE_FIELDS)
+    if unknown:
+        raise ValueError(f"{top}/Release has a field {unknown[0]}, which no repository of ours has")
     if release.get("Codename") != key.target.dist:
         raise ValueError(f"{top}/Release is for {release.get('Codename')!r}")
     try:
         hashes = {row["name"]: (int(row["size"]), row["sha256"]) for row in release.get("SHA256", [])}
+        listed_names = {row["name"] for table in _tables(release) for row in table}
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{top}/Release has a table of SHA-256 that cannot be read") from None
+        raise ValueError(f"{top}/Release has a table that cannot be read") from None
+    for name in sorted(listed_names):
+        if f"{top}/{name}" not in files:
+            raise ValueError(f"{top}/Release lists {name}, which was not uploaded")
     for path, file in files.items():
         listed = hashes.get(path.removeprefix(f"{top}/"))
         if path.startswith(f"{top}/main/") and listed != (file.size, file.sha256):
@@ -111,6 +145,11 @@ def _debs(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterat
     compressed = f"{top}/{index}.gz"
     if compressed in files and _unpacked(directory / compressed) != text.encode():
         raise ValueError(f"{compressed} does not unpack to Packages")
+    stanzas = [stanza for stanza in re.split(r"\n\n+", text.strip()) if stanza]
+    for stanza in stanzas:
+        for field in _PACKAGE_FIELDS:
+            if len(re.findall(rf"(?mi)^{field}[ \t]*:", stanza)) != 1:
+                raise ValueError(f"{top}/{index} has a stanza without just one field {field}")
     for stanza in Packages.iter_paragraphs(text.splitlines(keepends=True), use_apt_pkg=False):
         try:
             file = File(stanza["Filename"], int(stanza["Size"]), stanza["SHA256"])
@@ -126,7 +165,7 @@ def _rpms(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterat
         part = repomd.split("/", 1)[0]
         try:
             yield from _rpms_of(part, directory, files, _text(directory, repomd, files))
-        except (ParseError, DefusedXmlException, KeyError, zlib.error) as error:
+        except (ParseError, DefusedXmlException, LookupError, zlib.error) as error:
             raise ValueError(f"the metadata of {part} cannot be read: {error}") from None
 
 
@@ -134,7 +173,13 @@ def _rpms_of(
     part: str, directory: Path, files: Mapping[str, File], repomd: str
 ) -> Iterator[Indexed]:
     primary = ""
-    for data in fromstring(repomd).findall("repo:data", _NS):
+    root = _xml(repomd.encode())
+    if {child.tag for child in root} - {f"{{{_NS['repo']}}}data", f"{{{_NS['repo']}}}revision"}:
+        raise ValueError(f"{part}/repodata/repomd.xml holds more than data and revision")
+    found = root.findall("repo:data", _NS)
+    if sorted(data.attrib["type"] for data in found) != _DATA_TYPES:
+        raise ValueError(f"{part}/repodata/repomd.xml is not of {', '.join(_DATA_TYPES)}, each once")
+    for data in found:
         path = f"{part}/{_find(data, 'repo:location').attrib['href']}"
         if path not in files or _find(data, "repo:checksum").text != files[path].sha256:
             raise ValueError(f"{part}/repodata/repomd.xml does not hold the SHA-256 of {path}")
@@ -142,7 +187,7 @@ def _rpms_of(
             primary = path
     if not primary.endswith(".gz"):
         raise ValueError(f"{part}/repodata/repomd.xml names no primary.xml.gz")
-    for package in fromstring(_gunzip(_read(directory / primary))).findall("common:package", _NS):
+    for package in _xml(_gunzip(_read(directory / primary))).findall("common:package", _NS):
         version = _find(package, "common:version").attrib
         checksum = _find(package, "common:checksum")
         if checksum.attrib["type"] != "sha256":
@@ -156,6 +201,24 @@ def _rpms_of(
             f"{version['ver']}-{version['rel']}",
             File(path, int(size[:18]), str(checksum.text)),
         )
+
+
+def _tables(release: Release) -> Iterator[list[dict[str, str]]]:
+    for field in ("MD5Sum", "SHA1", "SHA256", "SHA512"):
+        yield release.get(field, [])
+
+
+def _one_stanza(text: str) -> str:
+    if "\n\n" in text.strip() or "-----BEGIN" in text:
+        raise ValueError("Release is not one plain stanza")
+    return text
+
+
+def _xml(data: bytes) -> Element:
+    if b"xml:base" in data:
+        raise ValueError("xml:base leads away from the repository")
+    root: Element = fromstring(data)
+    return root
 
 
 def _find(element: Element, path: str) -> Element:

@@ -7,14 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 from buildbot.www.auth import CustomAuth
 from buildbot.www.authz import Authz, Forbidden
-from buildbot.www.authz.endpointmatchers import AnyControlEndpointMatcher
-from buildbot.www.authz.roles import RolesFromBase
+from buildbot.www.authz.endpointmatchers import (
+    AnyControlEndpointMatcher,
+    EndpointMatcherBase,
+    ForceBuildEndpointMatcher,
+    Match,
+    RebuildBuildEndpointMatcher,
+)
+from buildbot.www.authz.roles import RolesFromBase, RolesFromOwner
+from buildbot.www.rest import V2RootResource
+from twisted.internet import threads
+from twisted.internet.defer import ensureDeferred
 
 from master.request_fields import CLAIMED_OWNER
 from master.users import OPERATOR, Users, digest, operator_token
 
 if TYPE_CHECKING:
     from master.settings import Settings
+
+_REFUSAL = (
+    b"asking needs a user: log in, or send 'Authorization: Bearer <token>' with a token that the"
+    b" operator gave you"
+)
+_NOT_YOURS = b"only who asked for it, or the operator, may do that"
 
 
 class SecretAuth(CustomAuth):
@@ -53,18 +68,40 @@ class SecretAuth(CustomAuth):
         return {"name": "UserPasswordAuth"}
 
 
-class _Anyone(RolesFromBase):
+class _Roles(RolesFromBase):
     def getRolesFromUser(self, userDetails: dict[str, Any]) -> list[str]:
-        return [] if userDetails.get("anonymous", True) and "username" not in userDetails else ["user"]
+        name = userDetails.get("username")
+        if not name:
+            return []
+        return ["user", OPERATOR] if name == OPERATOR else ["user"]
+
+
+class _Cancel(EndpointMatcherBase):
+    """Matches the end of a build or of a request, both of which have an owner."""
+
+    async def _match(self, endpoint: Any, arguments: Any, kind: str) -> Match:
+        return Match(self.master, **{kind: await endpoint.get({}, arguments)})
+
+    def match_BuildEndpoint_stop(self, endpoint: Any, arguments: Any, _: Any) -> Any:
+        return ensureDeferred(self._match(endpoint, arguments, "build"))
+
+    def match_BuildRequestEndpoint_cancel(self, endpoint: Any, arguments: Any, _: Any) -> Any:
+        return ensureDeferred(self._match(endpoint, arguments, "buildrequest"))
 
 
 class UsersOnly(Authz):
-    """Lets users do what changes anything, and tells others how to become one."""
+    """Lets users ask, owners cancel, and the operator do everything; tells others what to do."""
 
     def __init__(self) -> None:
-        """Allow every control endpoint to users."""
+        """Allow nothing that changes anything to anonymous people."""
         super().__init__(
-            allowRules=[AnyControlEndpointMatcher(role="user")], roleMatchers=[_Anyone()]
+            allowRules=[
+                ForceBuildEndpointMatcher(role="user"),
+                RebuildBuildEndpointMatcher(role="user"),
+                _Cancel(role="owner", defaultDeny=False),
+                AnyControlEndpointMatcher(role=OPERATOR),
+            ],
+            roleMatchers=[_Roles(), RolesFromOwner(role="owner")],
         )
 
     async def _allowed(self, ep: Any, action: str, options: dict[str, Any], user: Any) -> None:
@@ -74,20 +111,40 @@ class UsersOnly(Authz):
         try:
             await super().assertUserAllowed(ep, action, options, user)
         except Forbidden:
-            raise Forbidden(
-                b"asking needs a user: log in, or send 'Authorization: Bearer <token>' with a token"
-                b" that the operator gave you"
-            ) from None
+            raise Forbidden(_NOT_YOURS if user.get("username") else _REFUSAL) from None
 
     def assertUserAllowed(self, *arguments: Any) -> Any:
         """Refuse with a sentence that says what to do."""
-        from twisted.internet.defer import ensureDeferred
-
         return ensureDeferred(self._allowed(*arguments))
+
+
+def _write_json_data(request: Any, encoder: Any, data: Any) -> None:
+    """Encode in this thread, as Buildbot does, but write in the reactor's.
+
+    Buildbot 4.3 writes from here, and Twisted is not made for that: answers got garbled under load,
+    and a client that hung up at the wrong moment left the port dead for everybody.
+    """
+    body = encoder.encode(data).encode()
+    threads.blockingCallFromThread(_reactor(), _write, request, body)
+
+
+def _write(request: Any, body: bytes) -> None:
+    if request.finished or request.channel is None:
+        return
+    request.setHeader(b"content-length", str(len(body)).encode())
+    if request.method != b"HEAD":
+        request.write(body)
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
 
 
 def www(settings: Settings) -> dict[str, Any]:
     """Give `c["www"]`."""
+    V2RootResource._write_json_data = staticmethod(_write_json_data)  # type: ignore[method-assign]  # noqa: SLF001
     return {
         "port": f"tcp:{settings.www.port}:interface={settings.www.host}",
         "auth": SecretAuth(dict(settings.users), settings.state),

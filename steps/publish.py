@@ -123,7 +123,7 @@ class Publish(BuildStep):
                 return int(SUCCESS)
             url = await publisher.publish(upload, await self._record())
         except (ValueError, OSError) as error:
-            self.descriptionDone = f"publish: {error}"
+            self.descriptionDone = f"publish: {getattr(error, 'strerror', None) or error}"
             return int(FAILURE)
         finally:
             await publisher.close_upload(upload)
@@ -139,7 +139,10 @@ class Publish(BuildStep):
     async def _record(self) -> dict[str, Any]:
         assert self.build is not None
         request = self.build.requests[0]
+        target = PackageKey.from_string(str(self.getProperty("package_key"))).target
+        described = str(self.getProperty("version"))
         return {
+            "version": commands.published_version(target, described),
             "git_url": self.getProperty("git_url"),
             "buildset_id": request.bsid,
             "buildrequest_id": request.id,

@@ -58,7 +58,9 @@ ceph ({version}) jammy; urgency=medium
 """
 
 
-def run_script(directory: Path, name: str, *arguments: str, path: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run_script(
+    directory: Path, name: str, *arguments: str, path: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a script of the steps in a directory as a worker does; `path` goes before PATH."""
     return subprocess.run(
         ["bash", str(SCRIPTS / f"{name}.sh"), *arguments],
@@ -136,5 +138,9 @@ def files_of(directory: Path) -> dict[str, File]:
 def write_manifest(directory: Path, version: str, packages: list[str]) -> None:
     """Write the manifest of all that is in a directory now."""
     (directory / "manifest.json").unlink(missing_ok=True)
-    rows = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in files_of(directory).values()]
-    (directory / "manifest.json").write_text(json.dumps({"version": version, "packages": packages, "files": rows}))
+    rows = [
+        {"path": file.path, "size": file.size, "sha256": file.sha256} for file in files_of(directory).values()
+    ]
+    (directory / "manifest.json").write_text(
+        json.dumps({"version": version, "packages": packages, "files": rows})
+    )

@@ -40,6 +40,9 @@ class OneBuildWorker(AbstractLatentWorker):
     A build whose machine fails is tried again, on another machine, at most `attempts` times.
     """
 
+    quarantine_max_timeout = 30
+    """Seconds. The slot is not to blame for a machine that is gone; others wait for the slot."""
+
     def checkConfig(  # type: ignore[override]
         self, name: str, *, provider: Provider, attempts: int, **kwargs: Any
     ) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -73,25 +73,31 @@ class LocalProvider:
                 command, environment = await self._in_namespaces(boot, scratch)
             else:
                 command, environment = self._plain(boot, scratch)
+            environment |= {**settings.environment, _MARK: str(scratch)}
+            machine = LocalMachine(scratch, f"{scratch.name} on this machine")
+            config = {
+                "host": settings.master_host,
+                "port": settings.master_port,
+                "name": boot.worker,
+                "password": boot.password,
+            }
+            machine.spawn(command, environment, json.dumps(config).encode() + b"\n")
+        except OSError as failure:
+            await _remove(scratch)
+            raise NoMachine(f"it cannot be started: {failure}") from None
         except BaseException:
-            await deferToThread(shutil.rmtree, scratch)
+            await _remove(scratch)
             raise
-        environment |= {**settings.environment, _MARK: str(scratch)}
-        machine = LocalMachine(scratch, f"{scratch.name} on this machine")
-        config = {
-            "host": settings.master_host,
-            "port": settings.master_port,
-            "name": boot.worker,
-            "password": boot.password,
-        }
-        machine.spawn(command, environment, json.dumps(config).encode() + b"\n")
         return machine
 
     async def recover(self) -> None:
         """End what a killed master left running, and remove its directories."""
         if self._settings.scratch.is_dir():
             for scratch in sorted(self._settings.scratch.iterdir()):
-                await _remove(scratch)
+                try:
+                    await _remove(scratch)
+                except RuntimeError as failure:
+                    log.msg(f"left by an earlier master, and still there: {failure}")
 
     async def _in_namespaces(self, boot: Boot, scratch: Path) -> tuple[list[str], dict[str, str]]:
         root = Root.of(boot.target, host_suite())
@@ -199,7 +205,7 @@ async def _remove(scratch: Path) -> None:
     while True:
         running = await deferToThread(_kill_all, scratch)
         if not running:
-            await deferToThread(shutil.rmtree, scratch, ignore_errors=True)
+            await deferToThread(_delete, scratch)
             if not scratch.exists():
                 return
         if reactor.seconds() > deadline:
@@ -208,19 +214,35 @@ async def _remove(scratch: Path) -> None:
 
 
 def _kill_all(scratch: Path) -> list[int]:
-    """Kill the processes that carry the mark of a scratch directory; give those found."""
+    """Kill the processes of a scratch directory; give those found.
+
+    They are known by the PID namespace, which a build cannot forge, and by the mark in their
+    environment, for plain processes and for what had not entered the namespace yet.
+    """
     mark = f"{_MARK}={scratch}".encode()
+    namespace = ""
+    with suppress(OSError):
+        namespace = (scratch / "pid-namespace").read_text().strip()
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             try:
                 environment = Path("/proc", entry, "environ").read_bytes()
-                if mark in environment.split(b"\0"):
+                inside = namespace and os.readlink(f"/proc/{entry}/ns/pid") == namespace
+                if inside or mark in environment.split(b"\0"):
                     os.kill(int(entry), signal.SIGKILL)
                     found.append(int(entry))
             except OSError:
                 continue
     return found
+
+
+def _delete(scratch: Path) -> None:
+    """Remove a directory however deep a build has made it; what cannot be removed stays."""
+    subprocess.run(
+        ["rm", "-rf", "--one-file-system", "--", str(scratch)],
+        check=False, stdin=subprocess.DEVNULL, capture_output=True,
+    )  # fmt: skip
 
 
 def _reactor() -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import defer, error, protocol
+from twisted.internet import defer, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,10 +45,11 @@ class _Collect(protocol.ProcessProtocol):
         self.errors = (self.errors + data)[-65536:]
 
     def stop(self) -> None:
+        """Kill it and its children: git's helpers hold the pipes as long as they live."""
         self.late = True
-        if self.transport is not None:
-            with suppress(error.ProcessExitedAlready):
-                self.transport.signalProcess("KILL")
+        if self.transport is not None and self.transport.pid:
+            with suppress(ProcessLookupError):
+                os.killpg(self.transport.pid, signal.SIGKILL)
 
     def processEnded(self, reason: Failure) -> None:
         value = reason.value
@@ -63,7 +66,8 @@ async def run(
 ) -> Finished:
     """Run a program to its end, or kill it after so many seconds, or 64 MiB of output."""
     collect = _Collect()
-    reactor.spawnProcess(collect, arguments[0], list(arguments), dict(environment))
+    command = ["setsid", *arguments]
+    reactor.spawnProcess(collect, command[0], command, dict(environment))
     timer = reactor.callLater(seconds, collect.stop)
     status = await collect.done
     if timer.active():

@@ -25,9 +25,9 @@ for package in "${expected[@]}"; do
 done
 [ ${#missing[@]} = 0 ] || fail "debian/control names ${missing[*]}, but the build made no such deb"
 # shellcheck disable=SC2016
-printf '%s\0' *.deb | xargs -0 -P "$jobs" -I{} bash -c \
+printf '%s\0' ./*.deb | xargs -0 -P "$jobs" -I{} bash -c \
     'dpkg-deb --fsys-tarfile "$1" >/dev/null || { echo "FAILED: $1 is corrupt or truncated" >&2; exit 255; }' _ {}
-for deb in *.deb; do
+for deb in ./*.deb; do
     [ "$(dpkg-deb -f "$deb" Version)" = "$version-1" ] || fail "$deb is not of version $version-1"
 done
 printf 'packages=%s\n' "$(IFS=,; echo "${expected[*]}")"

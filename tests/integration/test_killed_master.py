@@ -158,12 +158,12 @@ def test_killed_during_checkout(here: Installation) -> None:
     assert here.ask(DEB, ref="checkout")["state"] == "on its way"
     answer = here.ask(DEB, sha1=sha1)
     daemon = int((here.input / "git-daemon.pid").read_text())
-    os.kill(daemon, signal.SIGSTOP)
+    os.killpg(daemon, signal.SIGSTOP)
     try:
         until_log_says(here, answer, "checkout", "scripts/checkout.sh")
         here.kill()
     finally:
-        os.kill(daemon, signal.SIGCONT)
+        os.killpg(daemon, signal.SIGCONT)
     assert not is_whole(here.packages / DEB / "sha1" / sha1, sha1)
     made_good(here, answer, sha1, "checkout")
 
@@ -184,13 +184,13 @@ def test_killed_while_resolving(here: Installation) -> None:
     sha1 = here.repository.commit(ref="resolving")
     before = len(here.get("buildsets")["buildsets"])
     daemon = int((here.input / "git-daemon.pid").read_text())
-    os.kill(daemon, signal.SIGSTOP)
+    os.killpg(daemon, signal.SIGSTOP)
     try:
         with pytest.raises(requests.ConnectionError):
             os.system(f"(sleep 1; kill -9 {here.pid}) &")
             here.force(builderNames=[DEB], ref="resolving")
     finally:
-        os.kill(daemon, signal.SIGCONT)
+        os.killpg(daemon, signal.SIGCONT)
     here.start(patch=KILL)
     assert len(here.get("buildsets")["buildsets"]) == before
     answer = here.ask(DEB, ref="resolving")

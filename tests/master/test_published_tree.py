@@ -22,7 +22,11 @@ ROOT = Path(__file__).parents[2]
 NAME = "ceph-deb-jammy-x86_64-default"
 KEY = PackageKey.from_string(f"{NAME}/{'a' * 40}")
 NEWER = PackageKey.from_string(f"{NAME}/{'b' * 40}")
-CONTENT = {"pool/a_1_all.deb": b"a" * 1000, "dists/jammy/Release": b"Codename: jammy\n", "dists/jammy/InRelease": b"signed"}
+CONTENT = {
+    "pool/a_1_all.deb": b"a" * 1000,
+    "dists/jammy/Release": b"Codename: jammy\n",
+    "dists/jammy/InRelease": b"signed",
+}
 
 
 @pytest.fixture
@@ -45,7 +49,9 @@ def upload(directory: Path, content: dict[str, bytes] = CONTENT) -> Path:
 
 def record_of(directory: Path) -> dict[str, Any]:
     """Give the record of a directory."""
-    rows = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in files_of(directory).values()]
+    rows = [
+        {"path": file.path, "size": file.size, "sha256": file.sha256} for file in files_of(directory).values()
+    ]
     return {"version": "19.2.0-1", "files": rows, "buildset_id": 7}
 
 
@@ -106,7 +112,9 @@ def test_a_directory_that_lost_a_file_is_not_published(tree: PublishedTree, path
         ("pool/a_1_all.deb", b"a" * 999), ("pool/a_1_all.deb", b"a" * 1001),
     ],
 )  # fmt: skip
-def test_a_directory_with_a_spoilt_file_is_not_published(tree: PublishedTree, path: str, content: bytes) -> None:
+def test_a_directory_with_a_spoilt_file_is_not_published(
+    tree: PublishedTree, path: str, content: bytes
+) -> None:
     """With a file of another size, an empty version or a manifest that is none, a key is not published, and no error is raised."""
     directory = publish(tree)
     (directory / path).write_bytes(content)
@@ -151,7 +159,11 @@ def test_staging_is_the_masters_only(tree: PublishedTree) -> None:
 
 @pytest.mark.parametrize(
     ("ref", "link"),
-    [("main", f"../sha1/{'a' * 40}"), ("wip/x", f"../../sha1/{'a' * 40}"), ("a/b/c", f"../../../sha1/{'a' * 40}")],
+    [
+        ("main", f"../sha1/{'a' * 40}"),
+        ("wip/x", f"../../sha1/{'a' * 40}"),
+        ("a/b/c", f"../../../sha1/{'a' * 40}"),
+    ],
 )
 def test_a_ref_leads_to_its_commit(tree: PublishedTree, ref: str, link: str) -> None:
     """A ref with or without slashes is a relative link, through which the files are reached."""
@@ -199,7 +211,16 @@ def test_a_right_link_is_left_alone(tree: PublishedTree) -> None:
     assert (path.lstat().st_ino, path.lstat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-@pytest.mark.parametrize("refs", [["wip", "wip/foo"], ["wip/foo", "wip"], ["wip", "wip/version"], ["wip", "wip/a/b"], ["wip", "wip/pool/x"]])
+@pytest.mark.parametrize(
+    "refs",
+    [
+        ["wip", "wip/foo"],
+        ["wip/foo", "wip"],
+        ["wip", "wip/version"],
+        ["wip", "wip/a/b"],
+        ["wip", "wip/pool/x"],
+    ],
+)
 def test_refs_that_cannot_both_be_links_do_no_harm(tree: PublishedTree, refs: list[str]) -> None:
     """Where one ref's name is the beginning of another's, the first stays, and no published directory is touched."""
     directory = publish(tree)

@@ -72,7 +72,9 @@ def test_a_tag_goes_before_a_branch_of_its_name(served: Served) -> None:
     assert resolved(served.url, "both") == served.third
 
 
-@pytest.mark.parametrize("ref", ["nonesuch", "hidden", "elsewhere/hidden", "slashes", "nested-name", "HEAD", "MAIN"])
+@pytest.mark.parametrize(
+    "ref", ["nonesuch", "hidden", "elsewhere/hidden", "slashes", "nested-name", "HEAD", "MAIN"]
+)
 def test_an_unknown_ref_has_its_sentence(served: Served, ref: str) -> None:
     """A name that is no branch and no tag is unknown, though a ref elsewhere ends with it."""
     with pytest.raises(RefUnknown) as caught:
@@ -124,7 +126,7 @@ def test_only_network_protocols_are_spoken(scheme: str, tmp_path: Path) -> None:
     """Even a URL that got past the checks reads no local repository and runs no program."""
     repository = new_repository(tmp_path / "local")
     commit(repository, "first")
-    with pytest.raises(RepositoryUnreachable, match="cannot be asked for its refs: .*not allowed"):
+    with pytest.raises(RepositoryUnreachable, match=r"cannot be asked for its refs: .*not allowed"):
         resolved(f"{scheme}{repository}", "main")
 
 

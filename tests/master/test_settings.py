@@ -48,9 +48,8 @@ def uncommented(text: str) -> str:
         indent, mark, rest = line.partition("# ")
         if not mark:
             lines.append(line)
-        elif not indent.strip() and re.match(r" *#? *[A-Za-z_]+:( |$)", rest):
-            if "#" not in rest.split(":")[0]:
-                lines.append(indent + rest)
+        elif not indent.strip() and re.match(r" *[A-Za-z_]+:( |$)", rest):
+            lines.append(indent + rest)
     return "\n".join(lines)
 
 
@@ -66,9 +65,7 @@ def keys_of(kind: Any) -> dict[str, Any]:
 
 def nested_keys(data: Any, known: dict[str, Any]) -> dict[str, Any]:
     """Give the keys that a file has, as deep as the settings have sections."""
-    return {
-        key: nested_keys(value, known[key]) if known.get(key) else None for key, value in data.items()
-    }
+    return {key: nested_keys(value, known[key]) if known.get(key) else None for key, value in data.items()}
 
 
 def test_the_example_is_right_as_it_stands(tmp_path: Path) -> None:
@@ -132,7 +129,11 @@ def test_the_fixed_ports_are_the_defaults(tmp_path: Path) -> None:
     """Unless set, the doors are the documented ones, all of them on loopback."""
     settings = read(tmp_path, LEAST)
     doors = (settings.www, settings.packages, settings.workers)
-    assert [(door.host, door.port) for door in doors] == [("127.0.0.1", 8010), ("127.0.0.1", 8011), ("127.0.0.1", 9989)]
+    assert [(door.host, door.port) for door in doors] == [
+        ("127.0.0.1", 8010),
+        ("127.0.0.1", 8011),
+        ("127.0.0.1", 9989),
+    ]
     assert (settings.www.url, settings.packages.url) == ("http://127.0.0.1:8010/", "http://127.0.0.1:8011/")
 
 
@@ -192,8 +193,10 @@ def test_other_addresses_need_trusted_contributors(tmp_path: Path, section: str,
     """As builds run on this machine, no door opens beyond loopback unless the operator says that all are trusted."""
     text = LEAST + f"{section}: {{host: '{host}'}}\n"
     assert problems(tmp_path, text) == [
-        f"{section}.host: {host!r} is not loopback: the `local` provider builds on this very machine;"
-        " set contributors_trusted: true only if you trust everyone who may ask for a build"
+        (
+            f"{section}.host: {host!r} is not loopback: the `local` provider builds on this very machine;"
+            " set contributors_trusted: true only if you trust everyone who may ask for a build"
+        )
     ]
     assert read(tmp_path, text + "contributors_trusted: true\n").contributors_trusted
 

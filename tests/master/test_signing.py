@@ -41,7 +41,12 @@ def made() -> Iterator[Made]:
 def verifier(made: Made) -> Iterator[Path]:
     """Give a keyring that has only the exported key, as a test node's."""
     directory = Path(tempfile.mkdtemp(prefix="ring-", dir="/tmp"))
-    subprocess.run(["gpg", "--homedir", directory, "--batch", "--import"], input=made.public, check=True, capture_output=True)
+    subprocess.run(
+        ["gpg", "--homedir", directory, "--batch", "--import"],
+        input=made.public,
+        check=True,
+        capture_output=True,
+    )
     yield directory
     subprocess.run(["gpgconf", "--homedir", directory, "--kill", "all"], check=False)
     shutil.rmtree(directory, ignore_errors=True)
@@ -71,7 +76,10 @@ def agents_of(home: Path) -> list[str]:
 def test_the_key_has_the_name_that_teuthology_looks_for(made: Made) -> None:
     """The key's uid holds `Ceph automated package`, it signs, and it does not expire."""
     listed = subprocess.run(
-        ["gpg", "--homedir", made.home, "--batch", "--list-keys", "--with-colons"], capture_output=True, check=True, text=True
+        ["gpg", "--homedir", made.home, "--batch", "--list-keys", "--with-colons"],
+        capture_output=True,
+        check=True,
+        text=True,
     ).stdout
     rows = [line.split(":") for line in listed.splitlines()]
     [uid] = [row[9] for row in rows if row[0] == "uid"]
@@ -139,7 +147,10 @@ def test_a_signature_is_of_these_bytes(made: Made, verifier: Path, tmp_path: Pat
 
 def test_a_failure_is_gpgs_sentence(made: Made, tmp_path: Path) -> None:
     """Where gpg cannot sign, the error says so in gpg's words."""
-    with pytest.raises(ValueError, match=r"^signing failed: gpg ended with status 2: gpg: signing failed: No such file or directory$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^signing failed: gpg ended with status 2: gpg: signing failed: No such file or directory$",
+    ):
         finish(lambda reactor: SigningKey(reactor, made.home).sign(tmp_path / "repomd.xml"))
 
 

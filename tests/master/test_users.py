@@ -69,7 +69,9 @@ def test_no_header_is_an_error(scheme: str, value: str) -> None:
     assert USERS.of_authorization(scheme + value) in (None, "alice", "bob")
 
 
-@pytest.mark.parametrize(("name", "secret"), [("mallory", ""), ("", ""), ("alice", ""), ("alice", "bob"), ("alice", "\udcff")])
+@pytest.mark.parametrize(
+    ("name", "secret"), [("mallory", ""), ("", ""), ("alice", ""), ("alice", "bob"), ("alice", "\udcff")]
+)
 def test_a_wrong_secret_is_refused(name: str, secret: str) -> None:
     """An unknown name has no secret that fits, not even an empty one, and bytes that are no text only don't fit."""
     assert not USERS.check(name, secret)
@@ -97,12 +99,18 @@ def test_an_operator_may_choose_the_token(tmp_path: Path) -> None:
 def test_the_command_makes_a_user() -> None:
     """The command prints a new secret, and for the settings only its digest."""
     finished = subprocess.run(
-        [sys.executable, "-m", "master.users", "alice.b"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "master.users", "alice.b"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = finished.stdout.splitlines()
     secret = lines[1].strip()
     assert lines[0] == "secret, to be given to alice.b, and shown only now:"
-    assert yaml.safe_load("\n".join(lines[3:])) == {"users": {"alice.b": hashlib.sha256(secret.encode()).hexdigest()}}
+    assert yaml.safe_load("\n".join(lines[3:])) == {
+        "users": {"alice.b": hashlib.sha256(secret.encode()).hexdigest()}
+    }
     assert finished.stdout.count(secret) == 1
 
 

@@ -69,7 +69,9 @@ def refusal(directory: Path, version: str = "", packages: list[str] | None = Non
     """Give the sentence about a directory whose manifest lists just what is there."""
     rpm = (directory / "x86_64").exists()
     write_manifest(
-        directory, version or (RPM_VERSION if rpm else DEB_VERSION), packages or (RPM_NAMES if rpm else DEB_NAMES)
+        directory,
+        version or (RPM_VERSION if rpm else DEB_VERSION),
+        packages or (RPM_NAMES if rpm else DEB_NAMES),
     )
     with pytest.raises(ValueError) as caught:
         verify(directory)
@@ -123,7 +125,10 @@ def edit_primary(directory: Path, part: str, change: Callable[[str], str]) -> No
 def test_a_good_deb_repository_passes(deb: Path) -> None:
     """What the real tools made is accepted, with its version and packages."""
     manifest = verify(deb)
-    assert (manifest.version, manifest.packages) == (DEB_VERSION, ("ceph", "ceph-common", "python3-ceph-argparse"))
+    assert (manifest.version, manifest.packages) == (
+        DEB_VERSION,
+        ("ceph", "ceph-common", "python3-ceph-argparse"),
+    )
     assert len(manifest.files) == 8
 
 
@@ -174,7 +179,7 @@ def test_one_flipped_bit_is_found(deb: Path) -> None:
     data = bytearray((deb / CEPH).read_bytes())
     data[len(data) // 2] ^= 1
     (deb / CEPH).write_bytes(data)
-    with pytest.raises(ValueError, match="arrived with another size or SHA-256 than the manifest says$"):
+    with pytest.raises(ValueError, match=r"arrived with another size or SHA-256 than the manifest says$"):
         verify(deb)
 
 
@@ -237,8 +242,12 @@ def test_an_rpm_that_is_not_indexed_is_named(rpm: Path) -> None:
     assert refusal(rpm) == "stray.rpm is not in the repository's index"
 
 
-@pytest.mark.parametrize(("kind", "path"), [("deb", CEPH), ("rpm", ARGPARSE), ("rpm", "SRPMS/ceph-19.2.0-3.g73e2fc59.el9.src.rpm")])
-def test_a_package_that_changed_after_indexing_is_named(made: dict[str, Path], kind: str, path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "path"), [("deb", CEPH), ("rpm", ARGPARSE), ("rpm", "SRPMS/ceph-19.2.0-3.g73e2fc59.el9.src.rpm")]
+)
+def test_a_package_that_changed_after_indexing_is_named(
+    made: dict[str, Path], kind: str, path: str, tmp_path: Path
+) -> None:
     """A package whose bytes are not those that were indexed is refused, though the manifest is right."""
     directory = Path(shutil.copytree(made[kind], tmp_path / "repo"))
     with (directory / path).open("ab") as file:
@@ -319,7 +328,10 @@ def test_an_empty_index_is_refused(deb: Path) -> None:
 )
 def test_an_index_without_a_field_is_refused(deb: Path, field: str, sentence: str) -> None:
     """An index that leaves out what apt verifies by is refused, and the sentence names the field."""
-    edit(deb / PACKAGES, lambda text: "".join(line for line in text.splitlines(True) if not line.startswith(f"{field}: ")))
+    edit(
+        deb / PACKAGES,
+        lambda text: "".join(line for line in text.splitlines(True) if not line.startswith(f"{field}: ")),
+    )
     compress_and_hash_again(deb)
     assert refusal(deb) == sentence
 
@@ -357,7 +369,9 @@ def test_an_index_is_text(deb: Path, path: str) -> None:
     assert refusal(deb) == f"{path} is not UTF-8"
 
 
-@pytest.mark.parametrize(("kind", "path"), [("deb", PACKAGES), ("deb", RELEASE), ("rpm", "noarch/repodata/repomd.xml")])
+@pytest.mark.parametrize(
+    ("kind", "path"), [("deb", PACKAGES), ("deb", RELEASE), ("rpm", "noarch/repodata/repomd.xml")]
+)
 def test_an_endless_index_is_not_read(
     made: dict[str, Path], kind: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,13 +410,21 @@ def test_metadata_that_repomd_does_not_hold_is_refused(rpm: Path, name: str) -> 
 def test_metadata_that_is_not_there_is_refused(rpm: Path) -> None:
     """A file that repomd.xml lists, and that was not uploaded, is refused."""
     (rpm / "noarch/repodata/other.xml.gz").unlink()
-    assert refusal(rpm) == "noarch/repodata/repomd.xml does not hold the SHA-256 of noarch/repodata/other.xml.gz"
+    assert (
+        refusal(rpm) == "noarch/repodata/repomd.xml does not hold the SHA-256 of noarch/repodata/other.xml.gz"
+    )
 
 
 def test_metadata_elsewhere_is_refused(rpm: Path) -> None:
     """repomd.xml cannot point out of its repository."""
-    edit(rpm / "noarch/repodata/repomd.xml", lambda text: text.replace('href="repodata/other', 'href="../../repodata/other'))
-    assert refusal(rpm) == "noarch/repodata/repomd.xml does not hold the SHA-256 of noarch/../../repodata/other.xml.gz"
+    edit(
+        rpm / "noarch/repodata/repomd.xml",
+        lambda text: text.replace('href="repodata/other', 'href="../../repodata/other'),
+    )
+    assert (
+        refusal(rpm)
+        == "noarch/repodata/repomd.xml does not hold the SHA-256 of noarch/../../repodata/other.xml.gz"
+    )
 
 
 def test_a_repomd_without_an_index_is_refused(rpm: Path) -> None:
@@ -427,7 +449,9 @@ def test_a_repomd_of_nonsense_is_refused_in_words(rpm: Path, text: str, sentence
     assert refusal(rpm) == sentence
 
 
-BOMB = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+BOMB = (
+    '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+)
 OUTSIDE = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
 
 
@@ -438,7 +462,9 @@ def test_entities_are_refused(rpm: Path, head: str, where: str) -> None:
     if where == "repomd":
         (rpm / "noarch/repodata/repomd.xml").write_text(head + "<repomd>&a;</repomd>")
     else:
-        replace_data(rpm, "noarch", "primary.xml.gz", gzip.compress((head + "<metadata>&a;</metadata>").encode()))
+        replace_data(
+            rpm, "noarch", "primary.xml.gz", gzip.compress((head + "<metadata>&a;</metadata>").encode())
+        )
     assert refusal(rpm).startswith("the metadata of noarch cannot be read: ")
 
 
@@ -449,7 +475,9 @@ def test_a_bomb_of_gzip_is_refused(rpm: Path, monkeypatch: pytest.MonkeyPatch) -
     assert refusal(rpm) == "an index unpacks to more than 1000000 bytes"
 
 
-@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"<metadata/>" * 1000)[:-12]], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize(
+    "data", [b"", b"no gzip", gzip.compress(b"<metadata/>" * 1000)[:-12]], ids=["empty", "text", "cut"]
+)
 def test_an_index_that_does_not_unpack_is_refused(rpm: Path, data: bytes) -> None:
     """A primary.xml.gz that is no gzip, or only the beginning of one, is refused."""
     replace_data(rpm, "noarch", "primary.xml.gz", data)
@@ -475,15 +503,25 @@ def test_an_index_that_lies_is_refused(rpm: Path, old: str, new: str, sentence: 
 @pytest.fixture(scope="module")
 def spoilt(made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Give copies that a test may spoil again and again."""
-    return {kind: Path(shutil.copytree(path, tmp_path_factory.mktemp("spoilt") / kind)) for kind, path in made.items()}
+    return {
+        kind: Path(shutil.copytree(path, tmp_path_factory.mktemp("spoilt") / kind))
+        for kind, path in made.items()
+    }
 
 
-_ODD = st.binary(max_size=6) | st.sampled_from([b"\n", b"\n\n", b": ", b" ", b"<", b"<a>", b"&a;", b'"', b"SHA256:\n x\n", b"Size: x\n"])
+_ODD = st.binary(max_size=6) | st.sampled_from(
+    [b"\n", b"\n\n", b": ", b" ", b"<", b"<a>", b"&a;", b'"', b"SHA256:\n x\n", b"Size: x\n"]
+)
 
 
 @pytest.mark.parametrize(
     ("kind", "path"),
-    [("deb", RELEASE), ("deb", PACKAGES), ("rpm", "noarch/repodata/repomd.xml"), ("rpm", "noarch/repodata/primary.xml.gz")],
+    [
+        ("deb", RELEASE),
+        ("deb", PACKAGES),
+        ("rpm", "noarch/repodata/repomd.xml"),
+        ("rpm", "noarch/repodata/primary.xml.gz"),
+    ],
 )
 @settings(max_examples=100)
 @given(at=st.integers(0, 1_000_000), length=st.integers(0, 400), odd=_ODD)
@@ -524,5 +562,5 @@ def test_the_digests_are_those_of_what_arrived(deb: Path) -> None:
     """What the package server counted is what is compared, not what the disk or the manifest says now."""
     received = files_of(deb)
     received[CEPH] = File(CEPH, received[CEPH].size, "0" * 64)
-    with pytest.raises(ValueError, match="arrived with another size or SHA-256 than the manifest says$"):
+    with pytest.raises(ValueError, match=r"arrived with another size or SHA-256 than the manifest says$"):
         verification.verify(PackageKey.from_string(DEB_KEY), deb, received)

@@ -50,7 +50,14 @@ def test_deb_packages() -> None:
 
 def test_rpm_packages() -> None:
     """Rpms are built with rpm's version; without its database on a stand-in only."""
-    words = ["bash", "scripts/packages-rpm.sh", "ceph-19.2.0-3-g73e2fc59.tar.bz2", "19.2.0-3.g73e2fc59", "ceph", "4"]
+    words = [
+        "bash",
+        "scripts/packages-rpm.sh",
+        "ceph-19.2.0-3-g73e2fc59.tar.bz2",
+        "19.2.0-3.g73e2fc59",
+        "ceph",
+        "4",
+    ]
     assert commands.packages(RPM, words[2], "19.2.0-3-g73e2fc59", 4, nodeps=False) == words
     assert commands.packages(RPM, words[2], "19.2.0-3-g73e2fc59", 4, nodeps=True) == [*words, "--nodeps"]
 
@@ -58,7 +65,12 @@ def test_rpm_packages() -> None:
 def test_repositories() -> None:
     """An apt repository is of a codename and dpkg's architecture; the yum ones know where they will be served."""
     urls = (f"http://p:8011/ceph-rpm-centos9-x86_64-default/sha1/{SHA1}", "http://p:8011/key.asc")
-    assert commands.repository(PackageKey(DEB, SHA1), *urls) == ["bash", "scripts/repository-deb.sh", "jammy", "amd64"]
+    assert commands.repository(PackageKey(DEB, SHA1), *urls) == [
+        "bash",
+        "scripts/repository-deb.sh",
+        "jammy",
+        "amd64",
+    ]
     assert commands.repository(PackageKey(Target("ceph", "noble", "aarch64"), SHA1), *urls) == [
         "bash", "scripts/repository-deb.sh", "noble", "arm64",
     ]  # fmt: skip
@@ -96,7 +108,21 @@ def test_versions_are_those_of_cephs_tools(described: str, rpm: str, deb: str) -
     assert commands.published_version(DEB, described) == deb
 
 
-@pytest.mark.parametrize("described", ["", "v19.2.0", "main", "19.2.0-3", "19.2.0-3-73e2fc59", "19.2.0-3-g73e", "19.2.0\n", "19.2.0-rc1", "19..2", "19.2.0 x"])
+@pytest.mark.parametrize(
+    "described",
+    [
+        "",
+        "v19.2.0",
+        "main",
+        "19.2.0-3",
+        "19.2.0-3-73e2fc59",
+        "19.2.0-3-g73e",
+        "19.2.0\n",
+        "19.2.0-rc1",
+        "19..2",
+        "19.2.0 x",
+    ],
+)
 def test_what_is_no_version_is_refused(described: str) -> None:
     """What git describe cannot have said is refused."""
     with pytest.raises(ValueError) as caught:

@@ -39,7 +39,9 @@ def test_progress_is_the_builds_own(line: str, percentage: int) -> None:
     assert output.percentage == percentage
 
 
-@pytest.mark.parametrize("line", ["", "   ", "45%", "[45]", "[a/b]", "[ -1%]", "progress: 45 %", "[1234%]", "[ 12 / 57 ]"])
+@pytest.mark.parametrize(
+    "line", ["", "   ", "45%", "[45]", "[a/b]", "[ -1%]", "progress: 45 %", "[1234%]", "[ 12 / 57 ]"]
+)
 def test_other_lines_tell_no_progress(line: str) -> None:
     """What only looks like progress changes nothing."""
     output = Output()
@@ -50,12 +52,20 @@ def test_other_lines_tell_no_progress(line: str) -> None:
 def test_only_a_change_is_told() -> None:
     """The same percentage again is no news, another one is, also a smaller one of a second run."""
     output = Output()
-    assert [output.feed(line) for line in ("[ 45%] a", "[ 45%] b", "text", "[ 46%] c", "[  1%] d")] == [True, False, False, True, True]
+    assert [output.feed(line) for line in ("[ 45%] a", "[ 45%] b", "text", "[ 46%] c", "[  1%] d")] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_values_are_read() -> None:
     """Lines `name=value` are values, the last one counts, and a value may hold anything."""
-    output = read("version=19.2.0\nversion=19.2.1\ntarball=a=b c.tar\nempty=\nNot=one\n x=1 \nmake x=2\ncores2=4\n")
+    output = read(
+        "version=19.2.0\nversion=19.2.1\ntarball=a=b c.tar\nempty=\nNot=one\n x=1 \nmake x=2\ncores2=4\n"
+    )
     assert output.values == {"version": "19.2.1", "tarball": "a=b c.tar", "empty": "", "x": "1"}
 
 
@@ -76,7 +86,7 @@ def test_values_are_read() -> None:
          "a.cc:(.text+0x5): undefined reference to `f()'"),
         ("g++: internal compiler error: Killed (program cc1plus)\n", "g++: internal compiler error: Killed (program cc1plus)"),
         # cmake
-        ("-- The CXX compiler identification is GNU 12.2.0\nCMake Error at CMakeLists.txt:5 (find_package):\n  By not providing \"FindX.cmake\"\n-- Configuring incomplete, errors occurred!\n",
+        ('-- The CXX compiler identification is GNU 12.2.0\nCMake Error at CMakeLists.txt:5 (find_package):\n  By not providing "FindX.cmake"\n-- Configuring incomplete, errors occurred!\n',
          "CMake Error at CMakeLists.txt:5 (find_package):"),
         # apt
         ("Reading package lists...\nE: Unable to locate package libfoo-dev\n", "E: Unable to locate package libfoo-dev"),

@@ -7,7 +7,7 @@ import subprocess
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 with warnings.catch_warnings():  # Buildbot's kit turns every warning into an error, for everybody
     from buildbot.data.types import Identifier
@@ -64,9 +64,7 @@ class FakePublisher:
 
 def shell(*command: str, **options: Any) -> ExpectShell:
     """Expect a command with what all of ours have: limits, and an environment that no log shows."""
-    return ExpectShell(
-        "wkdir", list(command), timeout=3600, max_time=43200, log_environ=False, **options
-    )
+    return ExpectShell("wkdir", list(command), timeout=3600, max_time=43200, log_environ=False, **options)
 
 
 class StepCase(TestBuildStepMixin, TestReactorMixin, unittest.TestCase):
@@ -129,7 +127,8 @@ class TestMachine(StepCase):
         self.machine("Debian's rpmbuild stands in for centos9")
         self.expect_property("stand_in", "Debian's rpmbuild stands in for centos9", "machine")
         await self.finds(
-            SUCCESS, "Ubuntu 22.04.4 LTS, 16 cores, 20000 MiB, 6 jobs; Debian's rpmbuild stands in for centos9"
+            SUCCESS,
+            "Ubuntu 22.04.4 LTS, 16 cores, 20000 MiB, 6 jobs; Debian's rpmbuild stands in for centos9",
         )
 
 
@@ -149,7 +148,9 @@ class TestCheckout(StepCase):
         self.given(Checkout(CEPH))
         self.expect_commands(
             shell(*self.COMMAND)
-            .stderr(f"fatal: remote error: not our ref {SHA1}\nFAILED: {FORK} has no commit {SHA1}, or cannot be reached\n")
+            .stderr(
+                f"fatal: remote error: not our ref {SHA1}\nFAILED: {FORK} has no commit {SHA1}, or cannot be reached\n"
+            )
             .exit(1)
         )
         said = f"checkout: {FORK} has no commit {SHA1}, or cannot be reached: fatal: remote error: not our ref {SHA1}"
@@ -159,7 +160,10 @@ class TestCheckout(StepCase):
         """A command that was stopped for its silence or its length is not told as its last line."""
         self.given(Checkout(CEPH))
         self.expect_commands(
-            shell(*self.COMMAND).stdout("remote: Counting objects\n").update("failure_reason", "timeout_without_output").exit(-1)
+            shell(*self.COMMAND)
+            .stdout("remote: Counting objects\n")
+            .update("failure_reason", "timeout_without_output")
+            .exit(-1)
         )
         said = "checkout: stopped, it took too long or said nothing for too long"
         await self.finds(FAILURE, said, build=said)
@@ -189,7 +193,9 @@ class TestVersion(StepCase):
         self.given(Version(CEPH))
         self.expect_commands(
             shell(*self.COMMAND)
-            .stderr(f"fatal: No names found, cannot describe anything.\nFAILED: no tag v* of {CEPH} is an ancestor of the commit, so it has no version\n")
+            .stderr(
+                f"fatal: No names found, cannot describe anything.\nFAILED: no tag v* of {CEPH} is an ancestor of the commit, so it has no version\n"
+            )
             .exit(1)
         )
         said = (
@@ -232,7 +238,11 @@ class TestDependenciesAndTarball(StepCase):
 class TestBuildPackages(StepCase):
     """The step that builds the packages."""
 
-    PROPERTIES = {"tarball": "ceph.tar.bz2", "version": "19.2.0-3-g73e2fc59", "jobs": 6}
+    PROPERTIES: ClassVar[dict[str, Any]] = {
+        "tarball": "ceph.tar.bz2",
+        "version": "19.2.0-3-g73e2fc59",
+        "jobs": 6,
+    }
     COMMAND = ("bash", "scripts/packages-deb.sh", "ceph.tar.bz2", "19.2.0-3-g73e2fc59", "jammy", "6")
 
     async def test_the_expected_packages_are_a_property(self) -> None:
@@ -298,7 +308,10 @@ class TestRepository(StepCase):
 class TestUpload(StepCase):
     """The step that uploads."""
 
-    PROPERTIES = {"version": "19.2.0-3-g73e2fc59", "packages": ["ceph", "ceph-common"]}
+    PROPERTIES: ClassVar[dict[str, Any]] = {
+        "version": "19.2.0-3-g73e2fc59",
+        "packages": ["ceph", "ceph-common"],
+    }
     COMMAND = (
         "python3", "scripts/upload.py", "out/repo", "http://127.0.0.1:8011/", DEB,
         "--version", "19.2.0-3-g73e2fc59-1", "--packages", "ceph,ceph-common",
@@ -309,7 +322,9 @@ class TestUpload(StepCase):
         assert TOKEN not in " ".join(self.COMMAND)
         step = self.given(UploadPackages("http://127.0.0.1:8011/"), **self.PROPERTIES)
         self.expect_commands(
-            shell(*self.COMMAND, env={"UPLOAD_TOKEN": TOKEN}).stdout("[1/1] x 1 B\nuploaded 57 files, 123456 bytes\n").exit(0)
+            shell(*self.COMMAND, env={"UPLOAD_TOKEN": TOKEN})
+            .stdout("[1/1] x 1 B\nuploaded 57 files, 123456 bytes\n")
+            .exit(0)
         )
         await self.finds(SUCCESS, "uploaded 57 files, 123456 bytes")
         assert self.publisher.asked == [("open_upload", DEB)]
@@ -331,7 +346,7 @@ class TestUpload(StepCase):
 class TestPublish(StepCase):
     """The step that publishes, or cleans up."""
 
-    RECORD = {
+    RECORD: ClassVar[dict[str, Any]] = {
         "git_url": FORK,
         "buildset_id": 7,
         "buildrequest_id": 8,
@@ -347,7 +362,9 @@ class TestPublish(StepCase):
 
     async def test_a_refusal_is_the_builds_sentence(self) -> None:
         """What verification found wrong is the step's and the build's sentence, and the upload is thrown away."""
-        self.publisher = FakePublisher(refusal=ValueError("packages that the sources name are missing: ceph-mon"))
+        self.publisher = FakePublisher(
+            refusal=ValueError("packages that the sources name are missing: ceph-mon")
+        )
         self.given(Publish())
         self.build.upload = SimpleNamespace(token=TOKEN)
         said = "publish: packages that the sources name are missing: ceph-mon"
@@ -393,7 +410,9 @@ class TestAlreadyPublished(StepCase):
 def test_the_first_command_unpacks_the_scripts(tmp_path: Path) -> None:
     """What the first step has the worker run leaves every script as it is here, and then looks at the machine."""
     step = Machine()
-    finished = subprocess.run(step.compose(), input=step.initialStdin, cwd=tmp_path, capture_output=True, text=True)
+    finished = subprocess.run(
+        step.compose(), input=step.initialStdin, cwd=tmp_path, capture_output=True, text=True
+    )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("system=")
     unpacked = {path.name: path.read_text() for path in (tmp_path / "scripts").iterdir()}

@@ -173,7 +173,10 @@ def test_other_urls_get_a_sentence(url: str, sentence: str) -> None:
 
 
 @settings(max_examples=300)
-@given(st.text(max_size=40) | st.lists(_PIECES, max_size=5).map(lambda some: "https://github.com/" + "".join(some)))
+@given(
+    st.text(max_size=40)
+    | st.lists(_PIECES, max_size=5).map(lambda some: "https://github.com/" + "".join(some))
+)
 def test_what_is_taken_is_plain_and_allowed(url: str) -> None:
     """Of all texts, only those below an allowed URL and of plain characters pass; the rest raise ValueError and nothing else."""
     try:
@@ -193,7 +196,10 @@ def test_what_is_taken_is_plain_and_allowed(url: str) -> None:
         ("https://github.com", "allowed git URL 'https://github.com' must end with /"),
         ("https://github.com/ceph", "allowed git URL 'https://github.com/ceph' must end with /"),
         ("file:///srv/git/", f"allowed git URL 'file:///srv/git/' {MUST_BEGIN}"),
-        ("https://u:p@github.com/", "allowed git URL may not carry credentials; packages are readable by anyone"),
+        (
+            "https://u:p@github.com/",
+            "allowed git URL may not carry credentials; packages are readable by anyone",
+        ),
         ("https:///", "allowed git URL 'https:///' names no host"),
         ("/", f"allowed git URL '/' {MUST_BEGIN}"),
     ],

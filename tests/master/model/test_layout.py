@@ -18,7 +18,11 @@ RPM = PackageKey.from_string(f"ceph-rpm-centos9-x86_64-default/{SHA1}")
 
 def test_names_inside_a_directory_are_teuthologys() -> None:
     """A directory's own files are named `version` and `sha1`, and the public key is `key.asc` at the root."""
-    assert (layout.VERSION_FILE, layout.SHA1_FILE, layout.MANIFEST_FILE) == ("version", "sha1", "manifest.json")
+    assert (layout.VERSION_FILE, layout.SHA1_FILE, layout.MANIFEST_FILE) == (
+        "version",
+        "sha1",
+        "manifest.json",
+    )
     assert layout.KEY_FILE == "key.asc"
 
 
@@ -80,4 +84,6 @@ def test_what_package_managers_verify_is_signed(target: Target, files: tuple[str
 def test_the_release_rpm_is_where_teuthology_fetches_it() -> None:
     """The rpm of the repository is `noarch/ceph-release-1-0.<dist>.noarch.rpm`, as teuthology's rpm task spells it."""
     assert layout.release_rpm(Target("ceph", "centos9")) == "noarch/ceph-release-1-0.el9.noarch.rpm"
-    assert layout.release_rpm(Target("ceph", "rocky10", "aarch64")) == "noarch/ceph-release-1-0.el10.noarch.rpm"
+    assert (
+        layout.release_rpm(Target("ceph", "rocky10", "aarch64")) == "noarch/ceph-release-1-0.el10.noarch.rpm"
+    )

@@ -22,7 +22,10 @@ def a_manifest(**changes: Any) -> str:
 
 def test_a_good_manifest_is_read() -> None:
     """Version, packages and files come back as they were written, sorted."""
-    rows = [{"path": "z", "size": 0, "sha256": SHA256}, {"path": "dists/x/Release", "size": 7, "sha256": "a" * 64}]
+    rows = [
+        {"path": "z", "size": 0, "sha256": SHA256},
+        {"path": "dists/x/Release", "size": 7, "sha256": "a" * 64},
+    ]
     assert Manifest.from_json(a_manifest(files=rows).encode()) == Manifest(
         "19.2.0-1", ("a", "b"), (File("dists/x/Release", 7, "a" * 64), File("z", 0, SHA256))
     )

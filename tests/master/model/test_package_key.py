@@ -34,7 +34,7 @@ def test_the_longest_key_fits_the_database() -> None:
         (SHA1[:39] + "g", "sha1 '0123456789abcdef0123456789abcdef0123456g' must be 40 lower-case hex digits"),
         ("", "sha1 '' must be 40 lower-case hex digits"),
         ("HEAD", "sha1 'HEAD' must be 40 lower-case hex digits"),
-        ("١" * 40, "sha1 '" + "١" * 40 + "' must be 40 lower-case hex digits"),
+        ("\u0661" * 40, "sha1 '" + "\u0661" * 40 + "' must be 40 lower-case hex digits"),
         ("x" * 1000, "sha1 '" + "x" * 64 + "' must be 40 lower-case hex digits"),
         ("a" * 1000, "sha1 '" + "a" * 64 + "' has 1000 hex digits; a full one has 40"),
     ],
