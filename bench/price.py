@@ -35,8 +35,8 @@ PHASES = {
     "start": ("before the steps", "worker_preparation", "look", "machine"),
     "checkout": ("checkout",),
     "version": ("version",),
-    "build dependencies": ("build dependencies",),
-    "source tarball": ("source tarball",),
+    "dependencies": ("dependencies",),
+    "tarball": ("tarball",),
     "packages": ("packages",),
     "repository": ("repository",),
     "upload": ("upload",),
@@ -59,9 +59,9 @@ git submodule --quiet update --init --recursive
 at version
 version=$(git describe --abbrev=8 --match 'v*')
 version=${version#v}
-at 'build dependencies'
+at 'dependencies'
 ./install-deps.sh
-at 'source tarball'
+at 'tarball'
 ./make-dist "$version"
 at packages
 mkdir ../out

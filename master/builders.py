@@ -25,8 +25,8 @@ def builders(settings: Settings) -> list[BuilderConfig]:
             collapseRequests=False,
             tags=[target.pkg_type, target.dist, target.arch, target.flavor],
             description=(
-                f"{target.project} packages for {target.distribution.distro}"
-                f" {target.distribution.version}, {target.arch}, flavor {target.flavor}"
+                f"{target.project.capitalize()} packages for {target.distribution.title},"
+                f" {target.arch}, flavor {target.flavor}"
             ),
         )
         for target in settings.selected_targets

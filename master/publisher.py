@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -78,11 +79,14 @@ class PublishedTree:
         """Make a ready directory visible, by one rename; an incomplete one gives way to it."""
         destination = self.tree / layout.sha1_path(key)
         destination.parent.mkdir(parents=True, exist_ok=True)
+        aside = None
         if destination.exists():
             aside = Path(mkdtemp(prefix="replaced-", dir=self.staging))
             destination.rename(aside / "old")
         directory.rename(destination)
         _sync(destination.parent)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
 
     def link(self, key: PackageKey, refs: Sequence[str]) -> None:
         """Point the links of refs at a published package_key; an older link is replaced at once."""
@@ -91,14 +95,19 @@ class PublishedTree:
             wanted = layout.ref_link(key, ref)
             if link.is_symlink() and os.readlink(link) == wanted:
                 continue
+            top = self.tree / key.target.name
             try:
+                # `wip` and `wip/foo` cannot both be links: made below `wip`, the second would lie in
+                # the published directory that `wip` leads to, or take the place of a file there.
+                for parent in link.relative_to(top).parents:
+                    if (top / parent).is_symlink():
+                        raise FileExistsError(f"{parent} is the link of another ref")
                 link.parent.mkdir(parents=True, exist_ok=True)
                 temporary = Path(mkdtemp(prefix="link-", dir=self.staging)) / "link"
                 temporary.symlink_to(wanted)
                 temporary.rename(link)
                 temporary.parent.rmdir()
             except OSError as error:
-                # `wip` and `wip/foo` cannot both be links; the packages are there all the same.
                 log.msg(f"the link of ref {ref!r} to {key} cannot be made: {error}")
 
 

@@ -42,8 +42,8 @@ class PackagesScheduler(ForceScheduler):
         self._policy = GitUrlPolicy(git.allowed)
         self._targets = {name: Target.from_name(name) for name in kwargs["builderNames"]}
         fields = [
-            StringParameter("ref", label="Branch or tag", size=50),
-            StringParameter("sha1", label="or full sha1 of a commit", size=50),
+            StringParameter("ref", label="Branch or tag (or give a sha1)", size=50),
+            StringParameter("sha1", label="Full sha1 (or give a branch or tag)", size=50),
             StringParameter("git_url", label="Repository", default=git.url, size=80),
             StringParameter("reason", label="Reason (optional)", size=50),
         ]
@@ -84,6 +84,10 @@ class PackagesScheduler(ForceScheduler):
                 )
             ask = Ask(key, wanted.git_url, wanted.ref, owner, wanted.reason)
             answers.append(await self._ensure.ensure(ask))
+        if builder_id is not None and answers[0].buildset_id is None:
+            # The form can only show a buildrequest, and this database knows none.
+            field = "ref" if wanted.ref else "sha1"
+            raise CollectedValidationError({field: f"published already: {answers[0].url}"})
         requests = {builder: request for one in answers for builder, request in one.buildrequest_ids.items()}
         return answers[0].buildset_id, requests, [answer.as_json() for answer in answers]
 

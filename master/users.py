@@ -81,7 +81,7 @@ def main() -> int:
         return 1
     secret = secrets.token_urlsafe(32)
     print(f"secret, to be given to {name}, and shown only now:\n  {secret}")
-    print(f"into settings.yaml, then `make reload`:\nusers:\n  {name}: {digest(secret)}")
+    print(f'into settings.yaml, then `make reload`:\nusers:\n  {name}: "{digest(secret)}"')
     return 0
 
 

@@ -150,5 +150,5 @@ def www(settings: Settings) -> dict[str, Any]:
         "auth": SecretAuth(dict(settings.users), settings.state),
         "authz": UsersOnly(),
         "plugins": {},
-        "default_page": "builders",
+        "ui_default_config": {"Home.sidebar_menu_groups_expand_behavior": "Always expand"},
     }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class SourceTarball(Script):
     """Makes the source tarball, and looks into it."""
 
-    name = "source tarball"
+    name = "tarball"
     doing = "making the source tarball"
 
     def compose(self) -> Command:
@@ -24,7 +24,7 @@ class SourceTarball(Script):
     def finish(self) -> str:
         """Keep and name the tarball."""
         tarball = self.output.values["tarball"]
-        self.setProperty("tarball", tarball, "source tarball")
+        self.setProperty("tarball", tarball, "tarball")
         return tarball
 
 

@@ -101,7 +101,7 @@ class Version(Script):
 class BuildDependencies(Script):
     """Installs the build dependencies."""
 
-    name = "build dependencies"
+    name = "dependencies"
     doing = "installing build dependencies"
 
     def compose(self) -> Command:

@@ -89,7 +89,7 @@ def test_the_builders_are_the_targets_that_are_on(few: dict[str, Any]) -> None:
         "ceph-rpm-centos9-x86_64-default",
     ]
     assert few["builders"][0]["tags"] == ["deb", "jammy", "x86_64", "default"]
-    assert few["builders"][1]["description"] == "ceph packages for centos 9, x86_64, flavor default"
+    assert few["builders"][1]["description"] == "Ceph packages for CentOS 9, x86_64, flavor default"
 
 
 def test_debs_and_rpms_have_the_same_verbs(few: dict[str, Any]) -> None:

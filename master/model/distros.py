@@ -21,6 +21,13 @@ class Dist:
     """What `%{dist}` gives without its dot, for rpms; empty for debs."""
 
     @property
+    def title(self) -> str:
+        """The release as people name it: `Debian 12 (bookworm)`, `CentOS 9`."""
+        distro = {"centos": "CentOS"}.get(self.distro, self.distro.capitalize())
+        codename = f" ({self.codename})" if self.codename else ""
+        return f"{distro} {self.version}{codename}"
+
+    @property
     def codename(self) -> str:
         """The archive's codename; empty where the distribution has none."""
         return self.dist if self.pkg_type == "deb" else ""

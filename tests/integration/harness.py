@@ -195,16 +195,17 @@ class Installation:
         """Give what of a build is still on the machine: directories, mounts, processes."""
         scratch = self.settings.workers.local.scratch
         left = [str(path) for path in scratch.iterdir()] if scratch.is_dir() else []
-        left += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(scratch) in line]
         mark = f"BUILDPACKAGES_SCRATCH={scratch}".encode()
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 try:
                     environment = Path("/proc", entry, "environ").read_bytes()
+                    mounts = Path("/proc", entry, "mountinfo").read_bytes()
                     command = Path("/proc", entry, "cmdline").read_bytes()
                 except OSError:
                     continue
-                if mark in environment:
+                # A process can wipe its environment, but not what its root is mounted from.
+                if mark in environment or bytes(scratch) in mounts:
                     left.append(f"{entry}: {command!r}")
         return left
 

@@ -41,8 +41,8 @@ FLAGS = [
 """As root in a container, and without a word to anybody but the master."""
 
 FIELDS = {
-    "ref": "Branch or tag",
-    "sha1": "or full sha1 of a commit",
+    "ref": "Branch or tag (or give a sha1)",
+    "sha1": "Full sha1 (or give a branch or tag)",
     "git_url": "Repository",
     "reason": "Reason (optional)",
 }
@@ -244,7 +244,7 @@ def test_a_stranger_reads_the_builders(stranger: Browser) -> None:
     """The targets that are on, with what they are, are there without a user."""
     stranger.builder(RPM)
     stranger.until(
-        lambda: "ceph packages for centos 9, x86_64, flavor default" in stranger.text,
+        lambda: "Ceph packages for CentOS 9, x86_64, flavor default" in stranger.text,
         "the builder's description",
     )
     stranger.open("/builders")
@@ -361,8 +361,8 @@ def test_the_build_says_what_it_did(stranger: Browser, built: str) -> None:
     assert None not in told, [one.text for one in stranger.all(".bb-build-summary-step-line")]
     said = {one[2]: one[3] for one in told if one}
     assert list(said) == [
-        *("worker_preparation", "machine", "checkout", "version", "build dependencies"),
-        *("source tarball", "packages", "repository", "upload", "publish"),
+        *("worker_preparation", "machine", "checkout", "version", "dependencies"),
+        *("tarball", "packages", "repository", "upload", "publish"),
     ]
     assert said["machine"].endswith("a stand-in: debian bookworm with rpmbuild and el9 macros, for centos9")
     assert said["checkout"] == f"checked out {SHA1}"

@@ -28,7 +28,11 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 def published(here: Installation, sha1: str) -> list[Path]:
     """Give every published path that speaks of a commit."""
-    return [path for path in here.packages.rglob("*") if sha1 in (path.name, path.is_symlink() and os.readlink(path))]
+    return [
+        path
+        for path in here.packages.rglob("*")
+        if sha1 in (path.name, path.is_symlink() and os.readlink(path))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -37,8 +41,8 @@ def published(here: Installation, sha1: str) -> list[Path]:
         (tiny.COMPILE_ERROR, "packages", "foo.c:1:1: error: expected ';' before 'bar'"),
         (tiny.MISSING_PACKAGE, "packages", "debian/control names tiny-tools, but the build made no such deb"),
         (tiny.TRUNCATED, "packages", "_all.deb is corrupt or truncated"),
-        (tiny.Knobs(debian=False), "build dependencies", "the commit has neither install-deps.sh nor debian/control"),
-        (tiny.Knobs(install_deps="echo E: Unable to locate package libfoo; exit 100"), "build dependencies",
+        (tiny.Knobs(debian=False), "dependencies", "the commit has neither install-deps.sh nor debian/control"),
+        (tiny.Knobs(install_deps="echo E: Unable to locate package libfoo; exit 100"), "dependencies",
          "install-deps.sh ended with status 100: E: Unable to locate package libfoo"),
     ],
     ids=["compile error", "missing package", "truncated deb", "no debian", "no dependency"],
@@ -79,7 +83,10 @@ def test_commit_without_a_version(here: Installation) -> None:
     answer = here.ask(DEB, ref="main", git_url=stranger)
     assert here.wait(answer)["results"] == FAILURE
     [build] = here.builds(answer)
-    assert f"no tag v* of {here.git_url} is an ancestor of the commit, so it has no version" in build["state_string"]
+    assert (
+        f"no tag v* of {here.git_url} is an ancestor of the commit, so it has no version"
+        in build["state_string"]
+    )
     assert published(here, answer["package_key"].split("/")[1]) == []
 
 

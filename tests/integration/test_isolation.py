@@ -46,7 +46,10 @@ secrets.token_urlsafe = token_urlsafe
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running master with two machines and targets of two distributions."""
     with tiny_installation(
-        tmp_path_factory.mktemp("isolation"), patch=TOKENS_MADE, targets=[DEB, TRIXIE], workers={"start_timeout": 600}
+        tmp_path_factory.mktemp("isolation"),
+        patch=TOKENS_MADE,
+        targets=[DEB, TRIXIE],
+        workers={"start_timeout": 600},
     ) as made:
         yield made
 
@@ -67,7 +70,9 @@ def of_root(root: Path) -> str:
         for name in sorted(names + directories):
             path = os.path.join(parent, name)
             found = os.lstat(path)
-            line = f"{path} {found.st_mode} {found.st_uid}:{found.st_gid} {found.st_size} {found.st_mtime_ns}\n"
+            line = (
+                f"{path} {found.st_mode} {found.st_uid}:{found.st_gid} {found.st_size} {found.st_mtime_ns}\n"
+            )
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -93,7 +98,7 @@ def test_trixie_packages_of_the_shaped_input_on_this_machine(here: Installation)
     directory = here.packages / TRIXIE / "sha1" / made.head_sha1
     assert (directory / "version").read_text() == f"19.2.0-3-g{made.head_sha1[:8]}-1\n"
     assert "Codename: trixie" in (directory / "dists/trixie/Release").read_text()
-    assert "Setting up ceph-build-deps" in here.log(build, "build dependencies")
+    assert "Setting up ceph-build-deps" in here.log(build, "dependencies")
     assert (before, packages) == (of_root(roots.path(root)), status.read_bytes())
 
 
@@ -153,12 +158,31 @@ def test_looking_around_finds_nothing(here: Installation) -> None:
     assert "looked" in said
     assert f"uid={BUILD_UID} host=buildpackages" in said
     assert "sudo -n: 0" in said, "inside, the build may become root: that one is looked at, too"
-    for word in ("KILLED", "MOUNTED", "MADE a", "UNSHARED", "ENTERED", "may WRITE", "RENAMED", "READ dmesg", "BROKE OUT"):
+    for word in (
+        "KILLED",
+        "MOUNTED",
+        "MADE a",
+        "UNSHARED",
+        "ENTERED",
+        "may WRITE",
+        "RENAMED",
+        "READ dmesg",
+        "BROKE OUT",
+    ):
         assert f" {word}" not in said, [line for line in said.splitlines() if f" {word}" in line]
     gpg = [path.stem for path in (here.settings.state / "gnupg/private-keys-v1.d").iterdir()]
     assert gpg
     secrets = (here.directory / "site/secrets").read_text().split()
-    for secret in [here.token, *secrets, *gpg, "PRIVATE KEY", "987654", "buildbot.tac", "state.sqlite", "twistd"]:
+    for secret in [
+        here.token,
+        *secrets,
+        *gpg,
+        "PRIVATE KEY",
+        "987654",
+        "buildbot.tac",
+        "state.sqlite",
+        "twistd",
+    ]:
         assert secret not in said, secret
     # The build's own environment names its scratch directory, which is nowhere inside.
     names = ("BUILDPACKAGES_SCRATCH=", "OLDPWD=")
@@ -204,7 +228,12 @@ echo "sleeping: $(ps ax -o args | grep -c '^sleep 5[01]')"
 wait
 """
     answers = [
-        here.ask(DEB, sha1=here.repository.commit(tiny.Knobs(work=meet.replace("@ME@", me).replace("@SECONDS@", str(s)))))
+        here.ask(
+            DEB,
+            sha1=here.repository.commit(
+                tiny.Knobs(work=meet.replace("@ME@", me).replace("@SECONDS@", str(s)))
+            ),
+        )
         for me, s in (("a", 5.0), ("b", 5.1))
     ]
     here.until(lambda: running(b"sleep\x005.0\x00") and running(b"sleep\x005.1\x00"), "both build at once")
@@ -271,7 +300,9 @@ def test_stop_ends_every_worker(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
 @pytest.mark.parametrize("service", ["www", "packages", "workers"])
-def test_only_loopback_is_served_unless_contributors_are_trusted(tmp_path: Path, service: str, host: str) -> None:
+def test_only_loopback_is_served_unless_contributors_are_trusted(
+    tmp_path: Path, service: str, host: str
+) -> None:
     """A master that builds on its own machine refuses to start for the whole network."""
     made = Installation(tmp_path)
     data = yaml.safe_load(made.settings_file.read_text())
@@ -296,8 +327,9 @@ def test_plain_processes(tmp_path: Path) -> None:
         build, said = built(made, "pwd; setsid nohup sleep 23456.5 >/dev/null 2>&1 &\necho left")
         assert "left" in said
         assert str(made.settings.workers.local.scratch) in said
-        assert "a plain process on the master's machine, for code that you trust" in (
-            made.steps(build)["machine"]["state_string"]
+        assert (
+            "a plain process on the master's machine, for code that you trust"
+            in (made.steps(build)["machine"]["state_string"])
         )
         made.until(lambda: not running(b"sleep\x0023456.5\x00"), "the process is dead")
         made.until(lambda: not made.leftovers(), "nothing is left of the build")

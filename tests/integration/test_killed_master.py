@@ -119,7 +119,10 @@ def made_good(here: Installation, answer: dict, sha1: str, ref: str) -> None:
     here.until(lambda: link.is_symlink() and link.resolve() == directory.resolve(), "the ref is linked")
     again = here.ask(DEB, sha1=sha1)
     assert again["state"] == "published"
-    assert (again["buildset_id"], again["buildrequest_ids"]) == (answer["buildset_id"], answer["buildrequest_ids"])
+    assert (again["buildset_id"], again["buildrequest_ids"]) == (
+        answer["buildset_id"],
+        answer["buildrequest_ids"],
+    )
     served = requests.get(f"{here.packages_url}{DEB}/ref/{ref}/sha1", timeout=30)
     assert served.text == f"{sha1}\n"
     here.until(lambda: not here.leftovers(), "nothing is left of the builds")

@@ -55,7 +55,8 @@ def is_whole(here: Installation, key: str) -> bool:
     base = f"{here.packages_url}{target}/sha1/{sha1}/"
     files = requests.get(f"{base}manifest.json", timeout=30).json()["files"]
     sizes = {
-        file["path"]: int(requests.head(base + file["path"], timeout=30).headers["Content-Length"]) for file in files
+        file["path"]: int(requests.head(base + file["path"], timeout=30).headers["Content-Length"])
+        for file in files
     }
     return len(files) >= 8 and all(sizes[file["path"]] == file["size"] for file in files)
 

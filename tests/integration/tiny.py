@@ -76,7 +76,9 @@ class Knobs:
 
 
 WHOLE = Knobs()
-COMPILE_ERROR = replace(WHOLE, work="echo \"foo.c:1:1: error: expected ';' before 'bar'\"; echo noise; exit 1")
+COMPILE_ERROR = replace(
+    WHOLE, work="echo \"foo.c:1:1: error: expected ';' before 'bar'\"; echo noise; exit 1"
+)
 MISSING_PACKAGE = replace(WHOLE, named=("tiny-tools",))
 TRUNCATED = replace(WHOLE, after="truncate -s 200 ../tiny_*.deb")
 BACKGROUND = replace(WHOLE, work="setsid nohup sleep 1000 >/dev/null 2>&1 & echo background $!")
@@ -148,7 +150,10 @@ class Repository:
         return ran.stdout.decode().strip()
 
     def _files(self, knobs: Knobs) -> dict[str, str]:
-        files = {"number": f"{self._number} of {self.path.parent.name}/{self.path.name}\n", "work": f"{knobs.work}\n"}
+        files = {
+            "number": f"{self._number} of {self.path.parent.name}/{self.path.name}\n",
+            "work": f"{knobs.work}\n",
+        }
         if knobs.install_deps:
             files["install-deps.sh"] = f"#!/bin/bash\n{knobs.install_deps}\n"
         if knobs.debian:

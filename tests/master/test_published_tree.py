@@ -129,6 +129,7 @@ def test_an_incomplete_directory_gives_way(tree: PublishedTree) -> None:
     publish(tree)
     assert tree.record(KEY) is not None
     assert not (directory / "leftover").exists()
+    assert list(tree.staging.iterdir()) == []
 
 
 def test_nothing_is_visible_before_the_rename(tree: PublishedTree) -> None:

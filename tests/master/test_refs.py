@@ -137,38 +137,71 @@ NEW = PackageKey.from_string(f"{DEB}/{'b' * 40}")
 OTHER = PackageKey.from_string(f"{RPM}/{'a' * 40}")
 
 
+CEPH = "https://github.com/ceph/ceph.git"
+FORK = "https://github.com/me/ceph.git"
+OTHER_FORK = "https://github.com/you/ceph.git"
+
+
+def record(last: LastResolved, key: PackageKey, ref: str, git_url: str = CEPH) -> None:
+    """Write down a ref of a repository; the default one is Ceph's."""
+    last.record(key, ref, git_url, default=git_url == CEPH)
+
+
 def test_a_ref_is_where_it_was_last(tmp_path: Path) -> None:
     """A ref that moved is not at the older commit any more, whenever that one is published."""
     last = LastResolved(tmp_path / "refs.json")
-    last.record(OLD, "main")
-    last.record(OLD, "wip/x")
+    record(last, OLD, "main")
+    record(last, OLD, "wip/x")
     assert last.refs_at(OLD) == ["main", "wip/x"]
-    last.record(NEW, "main")
+    record(last, NEW, "main")
     assert last.refs_at(OLD) == ["wip/x"]
     assert last.refs_at(NEW) == ["main"]
-    last.record(OLD, "main")
+    record(last, OLD, "main")
     assert (last.refs_at(OLD), last.refs_at(NEW)) == (["main", "wip/x"], [])
+
+
+def test_a_fork_never_takes_a_ref_from_another_repository(tmp_path: Path) -> None:
+    """A ref is the repository's that it was first resolved in: no fork moves the default one's, nor another fork's."""
+    last = LastResolved(tmp_path / "refs.json")
+    record(last, OLD, "main")
+    record(last, NEW, "main", FORK)
+    record(last, OLD, "wip/x", FORK)
+    record(last, NEW, "wip/x", OTHER_FORK)
+    assert (last.refs_at(OLD), last.refs_at(NEW)) == (["main", "wip/x"], [])
+
+
+def test_a_fork_moves_its_own_refs_and_the_default_repository_any(tmp_path: Path) -> None:
+    """A fork's ref follows the fork until the default repository has one of that name, which then keeps it."""
+    last = LastResolved(tmp_path / "refs.json")
+    record(last, OLD, "wip/x", FORK)
+    record(last, NEW, "wip/x", FORK)
+    assert last.refs_at(NEW) == ["wip/x"]
+    record(last, OLD, "wip/x")
+    record(last, NEW, "wip/x", FORK)
+    assert (last.refs_at(OLD), last.refs_at(NEW)) == (["wip/x"], [])
 
 
 def test_targets_have_refs_of_their_own(tmp_path: Path) -> None:
     """A ref of one target says nothing of another's."""
     last = LastResolved(tmp_path / "refs.json")
-    last.record(OLD, "main")
+    record(last, OLD, "main")
     assert last.refs_at(OTHER) == []
 
 
 def test_what_was_resolved_survives_the_master(tmp_path: Path) -> None:
-    """A master that starts again knows where each ref was, of the targets that are still on."""
+    """A master that starts again knows where each ref was and whose it is, of the targets that are still on."""
     path = tmp_path / "refs.json"
     first = LastResolved(path)
-    first.record(OLD, "main")
-    first.record(NEW, "main")
-    first.record(OTHER, "v19.2.0")
+    record(first, OLD, "main")
+    record(first, NEW, "main")
+    record(first, OTHER, "v19.2.0")
     again = LastResolved(path)
     assert again.refs_at(NEW) == ["main"]
     assert again.refs_at(OTHER) == ["v19.2.0"]
     assert again.all({DEB: NEW.target, RPM: OTHER.target}) == [(NEW, "main"), (OTHER, "v19.2.0")]
     assert again.all({RPM: OTHER.target}) == [(OTHER, "v19.2.0")]
+    record(again, OLD, "main", FORK)
+    assert again.refs_at(NEW) == ["main"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["refs.json"]
 
 
@@ -176,7 +209,8 @@ def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
     """Resolving a ref to the commit that it was at before leaves the file alone."""
     path = tmp_path / "refs.json"
     last = LastResolved(path)
-    last.record(OLD, "main")
+    record(last, OLD, "main")
     path.unlink()
-    last.record(OLD, "main")
+    record(last, OLD, "main")
+    record(last, NEW, "main", FORK)
     assert not path.exists()

@@ -38,6 +38,9 @@ RELEASE_RPM = "noarch/ceph-release-1-0.el9.noarch.rpm"
 ARGPARSE = "noarch/python3-ceph-argparse-19.2.0-3.g73e2fc59.el9.noarch.rpm"
 
 
+NOT_THREE = "noarch/repodata/repomd.xml is not of filelists, other, primary, each once"
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Make both repositories; no test changes these."""
@@ -238,8 +241,8 @@ def test_a_deb_that_is_not_indexed_is_named(deb: Path) -> None:
 
 def test_an_rpm_that_is_not_indexed_is_named(rpm: Path) -> None:
     """An rpm that dnf would not find is refused, wherever it lies."""
-    shutil.copy(rpm / ARGPARSE, rpm / "stray.rpm")
-    assert refusal(rpm) == "stray.rpm is not in the repository's index"
+    shutil.copy(rpm / ARGPARSE, rpm / "x86_64/stray.rpm")
+    assert refusal(rpm) == "x86_64/stray.rpm is not in the repository's index"
 
 
 @pytest.mark.parametrize(
@@ -279,10 +282,30 @@ def test_an_index_that_release_does_not_hold_is_refused(deb: Path, path: str) ->
     assert refusal(deb) == f"dists/jammy/Release does not hold the size and SHA-256 of {path}"
 
 
-def test_an_index_that_release_does_not_know_is_refused(deb: Path) -> None:
-    """A file below dists/ that Release does not list is refused."""
-    (deb / "dists/jammy/main/Extra").write_text("x")
-    assert refusal(deb) == "dists/jammy/Release does not hold the size and SHA-256 of dists/jammy/main/Extra"
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("deb", "stray.deb"),
+        ("deb", "dists/jammy/main/Extra"),
+        ("deb", "dists/jammy/main/binary-arm64/Packages"),
+        ("deb", "dists/jammy/main/binary-amd64/Packages.xz"),
+        ("deb", "dists/noble/Release"),
+        ("deb", "x86_64.repo"),
+        ("rpm", "stray.rpm"),
+        ("rpm", "aarch64/stray.rpm"),
+        ("rpm", "noarch/deeper/stray.rpm"),
+        ("rpm", "noarch/repodata/comps.sqlite"),
+        ("rpm", "pool/x"),
+    ],
+)
+def test_what_the_layout_has_no_place_for_is_refused(
+    made: dict[str, Path], kind: str, path: str, tmp_path: Path
+) -> None:
+    """Nothing lies beside signed metadata but what the layout knows, wherever a build puts it."""
+    directory = Path(shutil.copytree(made[kind], tmp_path / "repo"))
+    (directory / path).parent.mkdir(parents=True, exist_ok=True)
+    (directory / path).write_text("x")
+    assert refusal(directory) == f"the layout has no place for {path}"
 
 
 def test_a_repository_without_release_is_refused(deb: Path) -> None:
@@ -294,7 +317,7 @@ def test_a_repository_without_release_is_refused(deb: Path) -> None:
 def test_a_repository_without_packages_is_refused(deb: Path) -> None:
     """Without an index of this architecture there is nothing to install, whether Release lists it or not."""
     (deb / PACKAGES).unlink()
-    assert refusal(deb) == f"{PACKAGES} is missing"
+    assert refusal(deb) == ("dists/jammy/Release lists main/binary-amd64/Packages, which was not uploaded")
     (deb / (PACKAGES + ".gz")).unlink()
     hash_again(deb)
     assert refusal(deb) == "dists/jammy/Release does not list main/binary-amd64/Packages"
@@ -304,7 +327,7 @@ def test_an_index_of_another_architecture_does_not_do(deb: Path) -> None:
     """The index must be that of the target's own architecture."""
     (deb / "dists/jammy/main/binary-amd64").rename(deb / "dists/jammy/main/binary-arm64")
     hash_again(deb)
-    assert refusal(deb) == "dists/jammy/Release does not list main/binary-amd64/Packages"
+    assert refusal(deb) == ("the layout has no place for dists/jammy/main/binary-arm64/Packages")
 
 
 def test_an_empty_index_is_refused(deb: Path) -> None:
@@ -320,10 +343,10 @@ def test_an_empty_index_is_refused(deb: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "sentence"),
     [
-        ("SHA256", f"{PACKAGES} has a stanza without 'SHA256'"),
-        ("Size", f"{PACKAGES} has a stanza without 'Size'"),
-        ("Filename", f"{PACKAGES} has a stanza without 'Filename'"),
-        ("Version", f"{PACKAGES} has a stanza without 'Version'"),
+        ("SHA256", f"{PACKAGES} has a stanza without just one field SHA256"),
+        ("Size", f"{PACKAGES} has a stanza without just one field Size"),
+        ("Filename", f"{PACKAGES} has a stanza without just one field Filename"),
+        ("Version", f"{PACKAGES} has a stanza without just one field Version"),
     ],
 )
 def test_an_index_without_a_field_is_refused(deb: Path, field: str, sentence: str) -> None:
@@ -357,6 +380,47 @@ def test_a_release_of_nonsense_is_refused_in_words(deb: Path, lines: str) -> Non
     """A Release whose table of digests is none is refused like any other mistake, and says of which file."""
     (deb / RELEASE).write_text(f"Codename: jammy\n{lines}")
     assert refusal(deb).startswith("dists/jammy/Release ")
+
+
+@pytest.mark.parametrize(
+    "field", ["Acquire-By-Hash", "Signed-By", "NotAutomatic", "Valid-Until", "Changelogs"]
+)
+def test_a_release_says_only_what_ours_say(deb: Path, field: str) -> None:
+    """A field that could make apt trust or fetch something else is refused by name, before the master signs it."""
+    edit(deb / RELEASE, lambda text: f"{field}: yes\n{text}")
+    assert refusal(deb) == f"dists/jammy/Release has a field {field}, which no repository of ours has"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text + "\nCodename: jammy\n",
+        lambda text: "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n" + text,
+        lambda text: text + "-----BEGIN PGP SIGNATURE-----\n",
+    ],
+    ids=["two", "signed", "signature"],
+)
+def test_a_release_is_one_plain_stanza(deb: Path, change: Callable[[str], str]) -> None:
+    """A Release of two stanzas, or one that brings a signature along, is read differently by apt and is refused."""
+    edit(deb / RELEASE, change)
+    assert refusal(deb) == "Release is not one plain stanza"
+
+
+@pytest.mark.parametrize("field", ["Filename: pool/other.deb", "SHA256: 0", "package: other", "SIZE : 7"])
+def test_a_stanza_says_each_thing_once(deb: Path, field: str) -> None:
+    """A field that stands twice in a stanza, in whatever case, is refused: apt and we might choose different ones."""
+    edit(deb / PACKAGES, lambda text: text.replace("\n\n", f"\n{field}\n\n", 1))
+    compress_and_hash_again(deb)
+    name = {"filename": "Filename", "sha256": "SHA256", "package": "Package", "size": "Size"}
+    said = name[field.split(":", maxsplit=1)[0].strip().lower()]
+    assert refusal(deb) == f"{PACKAGES} has a stanza without just one field {said}"
+
+
+@pytest.mark.parametrize("table", ["MD5Sum", "SHA1", "SHA512"])
+def test_a_release_lists_what_was_uploaded(deb: Path, table: str) -> None:
+    """Each table of Release lists uploaded files only: apt would fetch the others in vain."""
+    edit(deb / RELEASE, lambda text: text.replace(f"{table}:\n", f"{table}:\n 00 1 main/x/Packages.xz\n"))
+    assert refusal(deb) == "dists/jammy/Release lists main/x/Packages.xz, which was not uploaded"
 
 
 @pytest.mark.parametrize("path", [RELEASE, PACKAGES])
@@ -430,7 +494,11 @@ def test_metadata_elsewhere_is_refused(rpm: Path) -> None:
 def test_a_repomd_without_an_index_is_refused(rpm: Path) -> None:
     """A repomd.xml that names no primary.xml.gz would be a repository of nothing."""
     edit(rpm / "noarch/repodata/repomd.xml", lambda text: text.replace('type="primary"', 'type="primary_db"'))
-    assert refusal(rpm) == "noarch/repodata/repomd.xml names no primary.xml.gz"
+    assert refusal(rpm) == NOT_THREE
+
+
+REPOMD = '<repomd xmlns="http://linux.duke.edu/metadata/repo">{}</repomd>'
+BARE = '<data type="primary"/><data type="filelists"/><data type="other"/>'
 
 
 @pytest.mark.parametrize(
@@ -438,9 +506,15 @@ def test_a_repomd_without_an_index_is_refused(rpm: Path) -> None:
     [
         ("", "the metadata of noarch cannot be read: no element found: line 1, column 0"),
         ("<repomd", "the metadata of noarch cannot be read: unclosed token: line 1, column 0"),
-        ('<repomd xmlns="http://linux.duke.edu/metadata/repo"><data type="x"/></repomd>', "the metadata of noarch cannot be read: 'repo:location'"),
-        ('<repomd xmlns="http://linux.duke.edu/metadata/repo"><data type="x"><location/></data></repomd>', "the metadata of noarch cannot be read: 'href'"),
-        ("<repomd/>", "noarch/repodata/repomd.xml names no primary.xml.gz"),
+        (REPOMD.format(BARE), "the metadata of noarch cannot be read: 'repo:location'"),
+        (REPOMD.format(BARE.replace("/>", "><location/></data>")), "the metadata of noarch cannot be read: 'href'"),
+        (REPOMD.format("<data/>"), "the metadata of noarch cannot be read: 'type'"),
+        (REPOMD.format('<data type="primary"/>'), NOT_THREE),
+        (REPOMD.format(BARE + '<data type="primary"/>'), NOT_THREE),
+        (REPOMD.format(BARE + '<data type="modules"/>'), NOT_THREE),
+        (REPOMD.format(BARE + "<tags/>"), "noarch/repodata/repomd.xml holds more than data and revision"),
+        (REPOMD.format(BARE).replace("<data", '<data xml:base="http://evil/"', 1), "xml:base leads away from the repository"),
+        ("<repomd/>", NOT_THREE),
     ],
 )  # fmt: skip
 def test_a_repomd_of_nonsense_is_refused_in_words(rpm: Path, text: str, sentence: str) -> None:

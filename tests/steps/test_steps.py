@@ -347,6 +347,7 @@ class TestPublish(StepCase):
     """The step that publishes, or cleans up."""
 
     RECORD: ClassVar[dict[str, Any]] = {
+        "version": "19.2.0-3-g73e2fc59-1",
         "git_url": FORK,
         "buildset_id": 7,
         "buildrequest_id": 8,
@@ -355,7 +356,7 @@ class TestPublish(StepCase):
 
     async def test_it_publishes_with_who_built_it(self) -> None:
         """An upload of a good build is published with the record of what built it, and then closed."""
-        self.given(Publish())
+        self.given(Publish(), version="19.2.0-3-g73e2fc59")
         self.build.upload = SimpleNamespace(token=TOKEN)
         await self.finds(SUCCESS, "published")
         assert self.publisher.asked == [("publish", TOKEN, self.RECORD), ("close_upload", TOKEN)]
@@ -365,9 +366,18 @@ class TestPublish(StepCase):
         self.publisher = FakePublisher(
             refusal=ValueError("packages that the sources name are missing: ceph-mon")
         )
-        self.given(Publish())
+        self.given(Publish(), version="19.2.0-3-g73e2fc59")
         self.build.upload = SimpleNamespace(token=TOKEN)
         said = "publish: packages that the sources name are missing: ceph-mon"
+        await self.finds(FAILURE, said, build=said)
+        assert self.publisher.asked[-1] == ("close_upload", TOKEN)
+
+    async def test_a_full_disk_is_a_sentence_too(self) -> None:
+        """What the disk refused is told in words, without a path of the master's."""
+        self.publisher = FakePublisher(refusal=OSError(28, "No space left on device", "/srv/secret/staging"))
+        self.given(Publish(), version="19.2.0-3-g73e2fc59")
+        self.build.upload = SimpleNamespace(token=TOKEN)
+        said = "publish: No space left on device"
         await self.finds(FAILURE, said, build=said)
         assert self.publisher.asked[-1] == ("close_upload", TOKEN)
 

@@ -166,6 +166,20 @@ def test_every_name_can_be_a_builders_and_read_back() -> None:
         assert Target.from_name(target.name) == target
 
 
+@pytest.mark.parametrize(
+    ("dist", "title"),
+    [
+        ("jammy", "Ubuntu 22.04 (jammy)"),
+        ("bookworm", "Debian 12 (bookworm)"),
+        ("centos9", "CentOS 9"),
+        ("rocky10", "Rocky 10"),
+    ],
+)
+def test_people_read_a_release_as_they_name_it(dist: str, title: str) -> None:
+    """A release's title is its distribution as it writes itself, its version, and the codename if it has one."""
+    assert Target("ceph", dist).distribution.title == title
+
+
 def test_patterns_choose_each_target_once_and_in_the_matrix_order() -> None:
     """Whatever the order of the patterns and however they overlap, a target is on once, where the matrix has it."""
     chosen = select(
