@@ -63,8 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("name", nargs="*", choices=[[], *NAMES], metavar="NAME", help="default: all")
     parser.add_argument("--runs", type=int, help="runs of each side, instead of the benchmark's own number")
-    parser.add_argument("--directory", type=Path, help="where 15 GB are free (default: the temporary directory)")
-    parser.add_argument("--write", action="store_true", help="keep the outcome in docs/performance.md; all only")
+    parser.add_argument(
+        "--directory", type=Path, help="where 15 GB are free (default: the temporary directory)"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="keep the outcome in docs/performance.md; all only"
+    )
     given = parser.parse_args(arguments)
     if given.write and (given.name or given.runs):
         parser.error("--write is for a run of everything")

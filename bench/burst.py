@@ -30,8 +30,8 @@ two workers. The builds begin while the questions still come. Then all is waited
 the master's database, tries that failed among them."""
 
 _MEANING = """\
-All questions for one package_key get the ids of one buildrequest. The answers come one after another, because there is
-one lock and one reactor: what the 95th percentile shows is the length of that queue, with the first builds being started in between."""
+All that ask for one package_key get the ids of one buildrequest. A lock has the questions for it, and their queries
+of the database, come one after another: the times are those of a queue of 20, while the first builds start."""
 
 
 class Answered(NamedTuple):
@@ -75,7 +75,6 @@ def report(answered: Sequence[Answered], builds: Sequence[int], took: float) -> 
     for one in answered:
         requests_of.setdefault(one.package_key, set()).add(one.buildrequest)
     same = all(len(numbers) == 1 for key, numbers in requests_of.items() if key)
-    bad = sum(count for status, count in statuses.items() if status == 0 or status >= 500)
     told = ", ".join(f"{count} times {status}" for status, count in sorted(statuses.items()))
     return Report(
         "200 requests at once for 10 packages",
@@ -84,8 +83,8 @@ def report(answered: Sequence[Answered], builds: Sequence[int], took: float) -> 
         [
             Row("builds", ", ".join(map(str, builds)), bar=f"exactly {KEYS}",
                 met=all(count == KEYS for count in builds)),
-            Row("answers", told, bar="all of them, none 5xx",
-                met=not bad and len(answered) == REQUESTS * len(builds)),
+            Row("answers", told, bar="200 times 200 OK",
+                met=statuses == {200: REQUESTS * len(builds)}),
             Row("buildrequests of one package_key", "one" if same else "more than one", bar="one", met=same),
             Row("POST, median", seconds(percentile(times, 50))),
             Row("POST, 95th percentile", seconds(percentile(times, 95))),

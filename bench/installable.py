@@ -36,8 +36,9 @@ times are the client's. The other side is what was measured of chacra with produ
 not run again here."""
 
 _MEANING = """\
-In between the master looks at the sizes and digests that it took while receiving, reads the index, signs, writes the metadata, syncs every file to the
-disk, and renames. With this much data the sync is what takes long, and how long is the disk's affair."""
+In between the master compares the manifest with the sizes and digests that it took while receiving, reads the index,
+signs, writes the metadata, syncs every file to the disk, and renames. The sync grows with what was uploaded, and
+how long it takes is the disk's affair. apt waits half a second of its own accord in each call."""
 
 
 def run(directory: Path, runs: int = RUNS) -> Report:
@@ -55,7 +56,9 @@ def run(directory: Path, runs: int = RUNS) -> Report:
             sha1 = repository.commit(tiny.Knobs(packages=PACKAGES, after=after))
             began = time.time()
             answer = here.ask(DEB, sha1=sha1)
-            url = layout.url(here.packages_url, layout.sha1_path(PackageKey.from_string(answer["package_key"])))
+            url = layout.url(
+                here.packages_url, layout.sha1_path(PackageKey.from_string(answer["package_key"]))
+            )
             served = _served(here, f"{url}/version", answer)
             updated, downloaded = _apt(directory / f"apt-{number}", here, url)
             seen = moments.since(began)
@@ -71,6 +74,7 @@ def run(directory: Path, runs: int = RUNS) -> Report:
 
 def report(found: list[dict[str, float]]) -> Report:
     """Give the report of what was measured."""
+
     def values(name: str) -> list[float]:
         return [one[name] for one in found]
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from workers.sandbox import enter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from bench.moments import Moments
     from tests.integration.harness import Installation
@@ -90,16 +90,18 @@ at end
 
 _METHOD = """\
 The Ceph-shaped input, one deb target. Ours: from just before the POST until `version` of the published directory is
-there. By hand: one shell script with the same commands and as many jobs in the same sandbox of the same prepared root,
+there, looked for every 5 ms. By hand: one shell script with the same commands and as many jobs in the same sandbox of the same prepared root,
 and an rsync of the repository to a directory. By turns, on the same machine; what was published is removed
-before each run, so each is built in full. The script verifies nothing, signs nothing, and shows nobody how far it is."""
+before each run, so each is built in full. The script verifies nothing, signs nothing, and shows nobody how far it is. The CPU of ours is that of the
+worker with all that it ran, and of the master."""
 
 _MEANING = """\
-`start` is what a machine of its own costs before the first command runs: the queue, the root, a Python with
-buildbot-worker in it, and our scripts on their way into it. `between the steps` is Buildbot writing down that one
-step ended and another began. The rest of the differences is work that the script does not do (each deb is unpacked once to see
-that it is whole, the tarball is listed, what is published is verified, signed, and synced to the disk) and the noise
-of the compiler, which is much the larger number."""
+`start` is what a machine of its own costs before the first command of the build runs: the queue, the root, a Python
+with buildbot-worker in it, and our scripts on their way into it; the script's is the root alone. `between the steps`
+is Buildbot writing down that one step ended and another began. Ours also does what the script does not: each deb is unpacked once to
+see that it is whole, the tarball is listed, and what is published is verified, signed, and synced to the disk. The compiler is much the
+larger part of both, and its noise much larger than these differences; CPU seconds say more than wall
+seconds on a machine that does other work besides."""
 
 
 def run(directory: Path, runs: int = RUNS) -> Report:
@@ -138,6 +140,8 @@ def report(ours: list[dict[str, float]], by_hand: list[dict[str, float]]) -> Rep
             Row("request to published", spread([one["total"] for one in ours]),
                 spread([one["total"] for one in by_hand]), f"{total / script:.3f}",
                 *at_most(BAR, total / script, f"{BAR:.2f}")),
+            Row("CPU of it, all processes", spread([one["cpu"] for one in ours]),
+                spread([one["cpu"] for one in by_hand]), f"{mine['cpu'] / theirs['cpu']:.3f}"),
         ],
         [
             Table(f"By step (medians of {len(ours)}, so they need not add up exactly)",
@@ -147,7 +151,10 @@ def report(ours: list[dict[str, float]], by_hand: list[dict[str, float]]) -> Rep
 
 
 def phases(found: Mapping[str, float]) -> dict[str, float]:
-    """Give our steps' times by what they are compared with."""
+    """Give our steps' times by what they are compared with; LookupError for a step that nothing is."""
+    unknown = set(found) - {step for steps in PHASES.values() for step in steps}
+    if unknown:
+        raise LookupError(f"PHASES does not say what is compared with {', '.join(sorted(unknown))}")
     return {phase: sum(found.get(step, 0.0) for step in steps) for phase, steps in PHASES.items()}
 
 
@@ -164,18 +171,20 @@ def _ours(here: Installation, moments: Moments, sha1: str) -> dict[str, float]:
     directory = here.packages / layout.sha1_path(PackageKey.from_string(f"{DEB}/{sha1}"))
     shutil.rmtree(directory, ignore_errors=True)
     _settle()
+    before = cpu(here.pid)
     began = time.time()
     answer = here.ask(DEB, sha1=sha1)
     version = directory / layout.VERSION_FILE
-    here_until(here, version, answer)
+    _until(here, version, answer)
     ended = time.time()
+    used = cpu_of_scratch(here.settings.workers.local.scratch) + cpu(here.pid) - before
     assert here.wait(answer)["results"] == 0
     here.until(lambda: not here.leftovers(), "the machine is gone")
-    return {"total": ended - began, **phases(durations(moments.since(began), began, ended))}
+    return {"total": ended - began, "cpu": used, **phases(durations(moments.since(began), began, ended))}
 
 
-def here_until(here: Installation, version: Path, answer: dict[str, Any]) -> None:
-    """Wait for a file every 5 ms; RuntimeError if the build ends without it."""
+def _until(here: Installation, version: Path, answer: dict[str, Any]) -> None:
+    """Wait for a file, looking every 5 ms; RuntimeError if the build ends without it."""
     looked = time.monotonic()
     while not version.exists():
         time.sleep(0.005)
@@ -203,6 +212,7 @@ def _by_hand(root: Path, scratch: Path, here: Installation, sha1: str) -> dict[s
         "HOME": "/home/build", "USER": "build", "LANG": "C.UTF-8",
     }  # fmt: skip
     _settle()
+    before = os.times()
     began = time.time()
     ran = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if ran.returncode != 0:
@@ -210,10 +220,32 @@ def _by_hand(root: Path, scratch: Path, here: Installation, sha1: str) -> dict[s
     home = scratch / "upper/home/build"
     subprocess.run(["rsync", "-a", f"{home}/repo/", f"{destination}/"], check=True)
     ended = time.time()
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
     told = (home / "marks").read_text()
     shutil.rmtree(scratch)
     shutil.rmtree(destination)
-    return {"total": ended - began, **marks(told, began, ended)}
+    return {"total": ended - began, "cpu": used, **marks(told, began, ended)}
+
+
+def cpu(pid: int, *, children: bool = False) -> float:
+    """Give the CPU seconds of a process, with those of the children that it has waited for or without."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11 : 15 if children else 13])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_scratch(scratch: Path) -> float:
+    """Give the CPU seconds of everything that runs, and ran, in a local provider's scratch directory."""
+    mark = f"BUILDPACKAGES_SCRATCH={scratch}".encode()
+    found = 0.0
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                if mark in Path("/proc", entry, "environ").read_bytes():
+                    found += cpu(int(entry), children=True)
+            except OSError:
+                continue
+    return found
 
 
 def _settle() -> None:

@@ -28,9 +28,9 @@ Both targets of the installation are on, so the GET has two rows to tell of. Ask
 shown as well: it has the repository asked where the branch is, by a `git ls-remote`."""
 
 _MEANING = """\
-The POST is authorized, validated, and answered from the disk (every file of the packages must still be there, in its size) and
-from the database (two queries for the ids that a client follows). The lower figure of the two ways is the keep-alive one,
-which is what teuthology's many questions in a row would use."""
+The POST is authorized, validated, and answered from the disk (every file of the packages must still be there, in its
+size) and from the database (two queries, for the ids that a client follows). A ref costs a git process, and the way to the
+repository, which is loopback here."""
 
 
 def run(directory: Path, runs: int = RUNS) -> Report:

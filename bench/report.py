@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from textwrap import fill
 from typing import NamedTuple
 
 
@@ -47,10 +48,10 @@ class Report:
         """Give the report as a section of a page."""
         header = ("what", "ours", "the other side", "ratio", "bar")
         rows = [(row.what, row.ours, row.other, row.ratio, _verdict(row)) for row in self.rows]
-        parts = [f"## {self.title}", self.method, table(header, rows)]
+        parts = [f"## {self.title}", _filled(self.method), table(header, rows)]
         for one in self.tables:
             parts += [f"{one.title}:", table(one.header, one.rows)]
-        return "\n\n".join([*parts, self.meaning]) + "\n"
+        return "\n\n".join([*parts, _filled(self.meaning)]) + "\n"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -91,6 +92,10 @@ def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     """Give the median of each name, in the order of the first run; a name that is missing counts as 0."""
     names = dict.fromkeys(name for run in runs for name in run)
     return {name: median(run.get(name, 0.0) for run in runs) for name in names}
+
+
+def _filled(text: str) -> str:
+    return fill(text, 110, break_long_words=False, break_on_hyphens=False)
 
 
 def _verdict(row: Row) -> str:

@@ -230,9 +230,7 @@ def measure(directory: Path, runs: int) -> Iterator[str]:
         nginx.stop()
 
 
-def _rows(
-    name: str, size: int, results: dict[str, list[tuple[Run, float, float, float]]]
-) -> Iterator[str]:
+def _rows(name: str, size: int, results: dict[str, list[tuple[Run, float, float, float]]]) -> Iterator[str]:
     base = 0.0
     for way, measured in results.items():
         runs, lags, own, growths = zip(*measured, strict=True)

@@ -165,9 +165,7 @@ def check(chosen: Input, roots: Roots, settings: Settings, key: PackageKey) -> N
     say(f"{key.target}: installing {', '.join(chosen.packages)} in a throw-away root")
     if key.target.pkg_type == "deb":
         program = chosen.program.replace("@ROOT@", "")
-        said = install.with_apt(
-            key, url, roots, chosen.packages, program, keep_sources=chosen.keep_sources
-        )
+        said = install.with_apt(key, url, roots, chosen.packages, program, keep_sources=chosen.keep_sources)
     else:
         said = install.with_dnf(key, url, roots, chosen.packages, chosen.program)
     for line in said.strip().splitlines()[-3:]:

@@ -42,7 +42,21 @@ DIRECTORIES = (
     "src/osd",
     "src/rgw",
 )
-VERBS = ("apply", "cancel", "check", "drain", "encode", "finish", "map", "merge", "peer", "queue", "read", "scrub", "trim")
+VERBS = (
+    "apply",
+    "cancel",
+    "check",
+    "drain",
+    "encode",
+    "finish",
+    "map",
+    "merge",
+    "peer",
+    "queue",
+    "read",
+    "scrub",
+    "trim",
+)
 NOUNS = (
     "backfill",
     "bucket",
@@ -94,7 +108,10 @@ class Commit:
 
 ERASURE_CODE_HISTORY = (
     Commit("gf256: multiply and divide", files=("README.md", "gf256.cc", "gf256.h")),
-    Commit("reed_solomon: any k chunks give the data back", files=("CMakeLists.txt", "reed_solomon.cc", "reed_solomon.h")),
+    Commit(
+        "reed_solomon: any k chunks give the data back",
+        files=("CMakeLists.txt", "reed_solomon.cc", "reed_solomon.h"),
+    ),
 )
 BEFORE_TAG = (
     Commit(
@@ -154,7 +171,11 @@ AFTER_TAG = (
     Commit(
         "PendingReleaseNotes: ceph osd map",
         edits=(
-            Edit("PendingReleaseNotes", ">=19.2.0\n", ">=19.2.1\n\n* ceph osd map: eight OSDs by default.\n\n>=19.2.0\n"),
+            Edit(
+                "PendingReleaseNotes",
+                ">=19.2.0\n",
+                ">=19.2.1\n\n* ceph osd map: eight OSDs by default.\n\n>=19.2.0\n",
+            ),
         ),
     ),
 )
@@ -191,7 +212,9 @@ def generate(directory: Path) -> GeneratedRepository:
     return _existing(directory) or _generated(directory, grow)
 
 
-def generate_with_history(directory: Path, *, commits: int = 6000, commits_after_tag: int = 1500) -> GeneratedRepository:
+def generate_with_history(
+    directory: Path, *, commits: int = 6000, commits_after_tag: int = 1500
+) -> GeneratedRepository:
     """Make the same repositories with `commits` more commits, merges among them, in a tree of hundreds of files more.
 
     On main, `git describe` counts exactly `commits_after_tag`. It is for measuring a checkout, in a directory of its own:
@@ -232,7 +255,9 @@ def _existing(directory: Path) -> GeneratedRepository | None:
     return GeneratedRepository(directory, head_sha1, tag_sha1, wip_sha1)
 
 
-def _generated(directory: Path, grow: Callable[[_History], None], *, repack: bool = False) -> GeneratedRepository:
+def _generated(
+    directory: Path, grow: Callable[[_History], None], *, repack: bool = False
+) -> GeneratedRepository:
     """Make both beside their place and rename them into it, ceph.git last: once it is there, all is there."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as scratch_name:
@@ -358,7 +383,9 @@ class _Prose:
         """Return the files to begin with."""
         for number in range(FILES):
             directory = DIRECTORIES[number % len(DIRECTORIES)]
-            self._files[f"{directory}/{self._word()}_{number}.cc"] = [self._sentence() for _ in range(FILE_LINES)]
+            self._files[f"{directory}/{self._word()}_{number}.cc"] = [
+                self._sentence() for _ in range(FILE_LINES)
+            ]
         return {path: _text(lines) for path, lines in self._files.items()}
 
     def files(self, count: int) -> list[str]:
@@ -377,7 +404,9 @@ class _Prose:
         return f"{self._random.choice(VERBS)}_{self._random.choice(NOUNS)}"
 
     def _sentence(self) -> str:
-        return self._random.choice(LINES).format(self._word(), self._word(), self._word(), self._random.randrange(70000))
+        return self._random.choice(LINES).format(
+            self._word(), self._word(), self._word(), self._random.randrange(70000)
+        )
 
 
 def _text(lines: list[str]) -> str:
@@ -399,7 +428,9 @@ def _play_rounds(history: _History, prose: _Prose, commits: int) -> None:
         topic = history.tip
         history.tip = fork
         for number in range(TOPIC_COMMITS, COMMITS_IN_ROUND - 1):
-            history.commit("osd: fix", {path: prose.changed(path) for path in paths[3 * number : 3 * number + 3]})
+            history.commit(
+                "osd: fix", {path: prose.changed(path) for path in paths[3 * number : 3 * number + 3]}
+            )
         history.commit("Merge branch 'topic'", merged, merged=topic)
     for path in prose.files(rest):
         history.commit("osd: fix", {path: prose.changed(path)})
@@ -431,7 +462,9 @@ def _git(repository: Path, *arguments: str, stdin: IO[bytes] | None = None) -> s
 
 def main() -> None:
     """Make the repositories in the directory that is named, and print one line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m demo.ceph_shaped", description="Make the Ceph-shaped git repository.")
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.ceph_shaped", description="Make the Ceph-shaped git repository."
+    )
     parser.add_argument("directory", type=Path, metavar="DIRECTORY")
     made = generate(parser.parse_args().directory.absolute())
     print(json.dumps({**dataclasses.asdict(made), "directory": str(made.directory)}))

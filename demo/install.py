@@ -47,9 +47,7 @@ def with_apt(
     )  # fmt: skip
 
 
-def with_dnf(
-    key: PackageKey, base_url: str, roots: Roots, packages: Sequence[str], program: str
-) -> str:
+def with_dnf(key: PackageKey, base_url: str, roots: Roots, packages: Sequence[str], program: str) -> str:
     """Install with dnf into an empty installroot; give all that was said."""
     root = Root.of(key.target, host_suite())
     list(roots.prepare(root))

@@ -56,7 +56,16 @@ COMMIT_TIME = 1746662400  # the day of 18.2.7: the sha1 must not depend on when 
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 APT_HELPER = "/usr/lib/apt/apt-helper"
-RELATIONS = ("Pre-Depends", "Depends", "Recommends", "Suggests", "Breaks", "Replaces", "Conflicts", "Provides")
+RELATIONS = (
+    "Pre-Depends",
+    "Depends",
+    "Recommends",
+    "Suggests",
+    "Breaks",
+    "Replaces",
+    "Conflicts",
+    "Provides",
+)
 STRONG = ("Pre-Depends", "Depends", "Recommends")
 DROPPED = ("Uploaders", "Vcs-Git", "Vcs-Browser", "Build-Depends", "Maintainer")
 
@@ -121,7 +130,9 @@ def parse_uris(text: str) -> tuple[SourceFile, ...]:
     kinds = sorted(kind for file in files for kind in ("orig", "debian") if f".{kind}.tar." in file.name)
     if kinds != ["debian", "orig"] or len(files) != len(kinds):
         names = ", ".join(file.name for file in files) or "no file with a SHA256"
-        raise RealCephError(f"the source package of ceph in {SUITE} is not one orig and one debian tarball but: {names}")
+        raise RealCephError(
+            f"the source package of ceph in {SUITE} is not one orig and one debian tarball but: {names}"
+        )
     return files
 
 
@@ -162,12 +173,16 @@ def fetch_source(directory: Path, mirror: str | None, report: Report) -> tuple[S
     return files
 
 
-def _download(directory: Path, downloads: Path, record: Path, mirror: str | None, report: Report) -> tuple[SourceFile, ...]:
+def _download(
+    directory: Path, downloads: Path, record: Path, mirror: str | None, report: Report
+) -> tuple[SourceFile, ...]:
     if mirror is None:
         fields = r"--format=$(ORIGIN)	$(LABEL)	$(REPO_URI)"
         mirror = pick_mirror(_run(["apt-get", "indextargets", fields]))
     if not KEYRING.exists():
-        raise RealCephError(f"{KEYRING} is missing, so nothing can be checked: install debian-archive-keyring")
+        raise RealCephError(
+            f"{KEYRING} is missing, so nothing can be checked: install debian-archive-keyring"
+        )
     configuration = _private_apt(directory / "apt", mirror)
     report(f"apt index of {SUITE}'s sources")
     _run(["apt-get", "-c", str(configuration), "update", "--error-on=any"])
@@ -244,10 +259,14 @@ def reduce_control(debian: str, own: str, kept: Iterable[str], build_depends: It
     if unknown := sorted(set(kept) - set(packages)):
         raise RealCephError(f"Debian's source package of ceph no longer builds: {', '.join(unknown)}")
     source = dict(theirs[0].items())
-    available = {name: relation for relation in relations(source["Build-Depends"]) for name in related(relation)}
+    available = {
+        name: relation for relation in relations(source["Build-Depends"]) for name in related(relation)
+    }
     wanted = list(build_depends)
     if unknown := sorted(set(wanted) - set(available)):
-        raise RealCephError(f"Debian's source package of ceph no longer asks to be built with: {', '.join(unknown)}")
+        raise RealCephError(
+            f"Debian's source package of ceph no longer asks to be built with: {', '.join(unknown)}"
+        )
     head = {
         **{field: value for field, value in source.items() if field not in DROPPED},
         "XSBC-Original-Maintainer": source["Maintainer"],
@@ -255,7 +274,11 @@ def reduce_control(debian: str, own: str, kept: Iterable[str], build_depends: It
         **dict(ours[0].items()),
     }
     missing = set(packages) - built
-    stanzas = [_dump(head), *(_reduced_stanza(packages[name], missing) for name in kept), *map(_dump, map(dict, ours[1:]))]
+    stanzas = [
+        _dump(head),
+        *(_reduced_stanza(packages[name], missing) for name in kept),
+        *map(_dump, map(dict, ours[1:])),
+    ]
     return "\n".join(stanzas)
 
 
@@ -266,7 +289,9 @@ def _reduced_stanza(stanza: Mapping[str, str], missing: set[str]) -> str:
         if field in fields:
             gone = [relation for relation in relations(fields[field]) if related(relation) <= missing]
             moved |= {name for relation in gone for name in related(relation)}
-            fields[field] = _relation_field(relation for relation in relations(fields[field]) if relation not in gone)
+            fields[field] = _relation_field(
+                relation for relation in relations(fields[field]) if relation not in gone
+            )
     if not moved:
         return _dump(fields)
     fields["Suggests"] = _relation_field(sorted({*relations(fields.get("Suggests", "")), *moved}))
@@ -292,7 +317,9 @@ def _dump(fields: Mapping[str, str]) -> str:
 
 def listed(text: str) -> list[str]:
     """Return the lines of a table without blank ones and comments."""
-    return [line for line in (line.strip() for line in text.splitlines()) if line and not line.startswith("#")]
+    return [
+        line for line in (line.strip() for line in text.splitlines()) if line and not line.startswith("#")
+    ]
 
 
 def cut_files(debian: Path, cut: Path = CUT) -> dict[str, CutFile]:
@@ -303,7 +330,9 @@ def cut_files(debian: Path, cut: Path = CUT) -> dict[str, CutFile]:
         KEPT,
         listed((cut / "build-depends").read_text()),
     )
-    plugins = [line for line in listed((debian / f"{PLUGINS_OWNER}.install").read_text()) if "/erasure-code/" in line]
+    plugins = [
+        line for line in listed((debian / f"{PLUGINS_OWNER}.install").read_text()) if "/erasure-code/" in line
+    ]
     if not plugins:
         raise RealCephError(f"debian/{PLUGINS_OWNER}.install no longer names the erasure-code plugins")
     files = {
@@ -324,7 +353,9 @@ def cut_files(debian: Path, cut: Path = CUT) -> dict[str, CutFile]:
 # --- import ----------------------------------------------------------------------------------------------------------
 
 
-def import_ceph(directory: Path, *, mirror: str | None = None, report: Report = lambda _: None) -> ImportedRepository:
+def import_ceph(
+    directory: Path, *, mirror: str | None = None, report: Report = lambda _: None
+) -> ImportedRepository:
     """Make `directory/ceph.git` unless it is there and this module is still the one that made it.
 
     Two callers at once make it once; killed at any point, the repository is afterwards either whole or absent.
@@ -410,7 +441,9 @@ def _write_history(stream: IO[bytes], tree: Path, version: str, report: Report) 
     stream.write(b"tag v%b\nfrom :1\ntagger %b" % (version.encode(), identity))
     data(f"Ceph {version}\n".encode())
     stream.write(b"commit refs/heads/%b\nmark :2\ncommitter %b" % (BRANCH.encode(), identity))
-    data(b"The cut: what builds on two cores in minutes\n\ndebian/ reduced; install-deps.sh and make-dist replaced.\n")
+    data(
+        b"The cut: what builds on two cores in minutes\n\ndebian/ reduced; install-deps.sh and make-dist replaced.\n"
+    )
     stream.write(b"from :1\nD debian\n")
     # Attributes of what upstream has as submodules convert line ends, but a tarball's files are converted already: a
     # checkout would show them as changed.
@@ -467,12 +500,16 @@ def _run(command: list[str], *, cwd: Path | None = None, env: Mapping[str, str] 
 def main(arguments: list[str] | None = None) -> int:
     """Import Ceph to DIRECTORY: progress on stderr, one JSON line on stdout."""
     parser = argparse.ArgumentParser(prog="python -m demo.real_ceph", description=main.__doc__)
-    parser.add_argument("directory", type=Path, help="where ceph.git, downloads/ and apt/ are kept; about 500 MB")
+    parser.add_argument(
+        "directory", type=Path, help="where ceph.git, downloads/ and apt/ are kept; about 500 MB"
+    )
     parser.add_argument("--mirror", help="a Debian archive's URI; default: the one in apt's configuration")
     options = parser.parse_args(arguments)
     try:
         made = import_ceph(
-            options.directory, mirror=options.mirror, report=lambda line: print(f"ceph: {line}", file=sys.stderr)
+            options.directory,
+            mirror=options.mirror,
+            report=lambda line: print(f"ceph: {line}", file=sys.stderr),
         )
     except RealCephError as error:
         print(f"ceph: {error}", file=sys.stderr)

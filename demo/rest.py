@@ -40,9 +40,7 @@ class Master:
         self._url = url
         self._session = requests.Session()
         # Compressed answers of a loaded Buildbot 4.3 were seen not to decompress.
-        self._session.headers.update(
-            {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
-        )
+        self._session.headers.update({"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"})
         # A master that is busy, or starts again, is no reason to give up following a build.
         retries = Retry(total=8, backoff_factor=0.5, status_forcelist=(502, 503, 504))
         self._session.mount("http", HTTPAdapter(max_retries=retries))
@@ -78,9 +76,7 @@ class Master:
         state = running[-1]["state_string"] if running else build["state_string"]
         if state == "pending":
             state = running[-1]["name"]
-        return Progress(
-            False, False, state, now - build["started_at"], page, _percentage(state)
-        )
+        return Progress(False, False, state, now - build["started_at"], page, _percentage(state))
 
     def steps(self, buildrequest_id: int) -> list[tuple[str, str, float]]:
         """Give name, summary and seconds of each step of a request's last build."""

@@ -210,8 +210,7 @@ class Publisher(BuildbotService):
             "package_key": str(key),
             "packages": manifest.packages,
             "files": [
-                {"path": file.path, "size": file.size, "sha256": file.sha256}
-                for file in manifest.files
+                {"path": file.path, "size": file.size, "sha256": file.sha256} for file in manifest.files
             ],
         }
         await deferToThread(self._tree.write_metadata, key, directory, record)

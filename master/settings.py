@@ -151,9 +151,7 @@ class Settings:
         try:
             data = yaml.safe_load(path.read_text())
         except FileNotFoundError:
-            raise SettingsError(
-                f"{path} is missing: copy settings.example.yaml there and edit it"
-            ) from None
+            raise SettingsError(f"{path} is missing: copy settings.example.yaml there and edit it") from None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SettingsError(f"{path} cannot be read: {error}") from None
         try:

@@ -41,9 +41,7 @@ class SigningKey:
             await self._gpg("--yes", "--output", str(clear), "--clear-sign", str(path))
         else:
             detached = path.with_name(path.name + ".asc")
-        await self._gpg(
-            "--yes", "--armor", "--output", str(detached), "--detach-sign", str(path)
-        )
+        await self._gpg("--yes", "--armor", "--output", str(detached), "--detach-sign", str(path))
 
     async def stop(self) -> None:
         """End gpg's agent, which would outlive the master."""

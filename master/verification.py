@@ -169,9 +169,7 @@ def _rpms(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterat
             raise ValueError(f"the metadata of {part} cannot be read: {error}") from None
 
 
-def _rpms_of(
-    part: str, directory: Path, files: Mapping[str, File], repomd: str
-) -> Iterator[Indexed]:
+def _rpms_of(part: str, directory: Path, files: Mapping[str, File], repomd: str) -> Iterator[Indexed]:
     primary = ""
     root = _xml(repomd.encode())
     if {child.tag for child in root} - {f"{{{_NS['repo']}}}data", f"{{{_NS['repo']}}}revision"}:

@@ -59,9 +59,7 @@ class SecretAuth(CustomAuth):
 
     def check_credentials(self, username: bytes, password: bytes) -> bool:
         """Whether somebody may log in."""
-        return self._users.check(
-            username.decode(errors="replace"), password.decode(errors="surrogateescape")
-        )
+        return self._users.check(username.decode(errors="replace"), password.decode(errors="surrogateescape"))
 
     def getConfigDict(self) -> dict[str, str]:
         """Tell the UI to ask for a name and a secret; nothing else is for everybody's eyes."""

@@ -46,9 +46,7 @@ def packages(target: Target, tarball: str, described: str, jobs: int, *, nodeps:
     if target.pkg_type == "deb":
         return script("packages-deb", tarball, described, target.dist, str(jobs))
     options = ["--nodeps"] if nodeps else []
-    return script(
-        "packages-rpm", tarball, rpm_version(described), target.project, str(jobs), *options
-    )
+    return script("packages-rpm", tarball, rpm_version(described), target.project, str(jobs), *options)
 
 
 def repository(key: PackageKey, base_url: str, key_url: str) -> Command:

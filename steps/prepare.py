@@ -67,9 +67,7 @@ class Checkout(Script):
 
     def compose(self) -> Command:
         """Fetch from the git URL that was asked for."""
-        return commands.checkout(
-            str(self.getProperty("git_url")), self.key.sha1, self._canonical_url
-        )
+        return commands.checkout(str(self.getProperty("git_url")), self.key.sha1, self._canonical_url)
 
     def finish(self) -> str:
         """Name the commit."""

@@ -52,9 +52,7 @@ class Repository(Script):
     def compose(self) -> Command:
         """Point the repository at where it will be served."""
         base_url = layout.url(self._packages_url, layout.sha1_path(self.key))
-        return commands.repository(
-            self.key, base_url, layout.url(self._packages_url, layout.KEY_FILE)
-        )
+        return commands.repository(self.key, base_url, layout.url(self._packages_url, layout.KEY_FILE))
 
     def finish(self) -> str:
         """Say that it is there."""
@@ -154,4 +152,3 @@ def _publisher(step: BuildStep) -> Publisher:
     assert step.master is not None
     service: Publisher = step.master.service_manager.namedServices["publisher"]
     return service
-

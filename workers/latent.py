@@ -122,7 +122,6 @@ class OneBuildWorker(AbstractLatentWorker):
         failed = [one for one in builds if one["results"] == RETRY]
         if len(failed) >= self._attempts:
             build.no_machine = (
-                f"infrastructure failed {len(failed)} times in a row, at last:"
-                f" {failed[-1]['state_string']}"
+                f"infrastructure failed {len(failed)} times in a row, at last: {failed[-1]['state_string']}"
             )
             raise LatentWorkerCannotSubstantiate(build.no_machine)

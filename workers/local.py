@@ -126,9 +126,7 @@ class LocalProvider:
 
     def _plain(self, boot: Boot, scratch: Path) -> tuple[list[str], dict[str, str]]:
         if boot.target.pkg_type == "deb" and boot.target.dist != host_suite():
-            raise NoMachineEver(
-                f"without root, this machine builds {host_suite() or 'no'} packages only"
-            )
+            raise NoMachineEver(f"without root, this machine builds {host_suite() or 'no'} packages only")
         stand_in = "a plain process on the master's machine, for code that you trust"
         if boot.target.pkg_type == "rpm":
             stand_in += f"; a stand-in for {boot.target.dist}"

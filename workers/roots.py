@@ -183,9 +183,7 @@ def _add_macros(making: Path, dist: str) -> None:
 
 
 def _run(command: Sequence[str]) -> str:
-    finished = subprocess.run(
-        command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if finished.returncode != 0:
         last = (finished.stderr.strip() or finished.stdout.strip() or "no message").splitlines()[-1]
         raise RuntimeError(f"{command[0]} ended with status {finished.returncode}: {last}")

@@ -52,9 +52,7 @@ class GitUrlPolicy:
         """Give `text` back if it may be fetched from; ValueError says why not."""
         check_url_form(text, "git_url")
         if not text.startswith(self.allowed):
-            raise ValueError(
-                f"git_url {text!r} is not below an allowed URL: {', '.join(self.allowed)}"
-            )
+            raise ValueError(f"git_url {text!r} is not below an allowed URL: {', '.join(self.allowed)}")
         return text
 
 

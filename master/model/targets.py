@@ -29,9 +29,7 @@ class Target:
     def __post_init__(self) -> None:
         """Refuse, with ValueError, whatever is not in the matrix."""
         if not _PROJECT.match(self.project):
-            raise ValueError(
-                f"project {self.project!r} must be 1 to 16 lower-case letters and digits"
-            )
+            raise ValueError(f"project {self.project!r} must be 1 to 16 lower-case letters and digits")
         for value, known, what in (
             (self.dist, DISTS, "dist"),
             (self.arch, DEB_ARCHES, "arch"),
@@ -88,9 +86,7 @@ def matrix(projects: Sequence[str] = ("ceph",)) -> tuple[Target, ...]:
     )
 
 
-def select(
-    patterns: Iterable[str], projects: Sequence[str] = ("ceph",)
-) -> tuple[Target, ...]:
+def select(patterns: Iterable[str], projects: Sequence[str] = ("ceph",)) -> tuple[Target, ...]:
     """Targets that match any of the shell patterns; ValueError names a pattern that matches none."""
     everything = matrix(projects)
     chosen: set[Target] = set()

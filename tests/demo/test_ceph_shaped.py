@@ -24,7 +24,16 @@ VERSION = "19.2.0-3-g" + HEAD[:8]
 
 def git(directory: Path, *arguments: str) -> str:
     """Run git as a user would, with submodules allowed over file paths, and return what it prints."""
-    command = ["git", "-C", str(directory), "-c", "protocol.file.allow=always", "-c", "advice.detachedHead=false", *arguments]
+    command = [
+        "git",
+        "-C",
+        str(directory),
+        "-c",
+        "protocol.file.allow=always",
+        "-c",
+        "advice.detachedHead=false",
+        *arguments,
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -56,7 +65,9 @@ def test_the_sha1s_are_the_same_on_every_machine(made: GeneratedRepository) -> N
 def test_a_users_git_configuration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a configuration nor a GIT_ variable of the user reaches the repositories."""
     config = tmp_path / "gitconfig"
-    config.write_text("[init]\n\tdefaultBranch = trunk\n[commit]\n\tgpgsign = true\n[core]\n\tautocrlf = true\n")
+    config.write_text(
+        "[init]\n\tdefaultBranch = trunk\n[commit]\n\tgpgsign = true\n[core]\n\tautocrlf = true\n"
+    )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere.git"))
     monkeypatch.setenv("GIT_AUTHOR_DATE", "2001-01-01T00:00:00")
@@ -103,7 +114,8 @@ def test_a_missing_submodule_is_not_whole(tmp_path: Path) -> None:
     generate(tmp_path)
     (tmp_path / "ceph-erasure-code.git").rename(tmp_path / "moved.git")
     with pytest.raises(
-        CephShapedError, match=r"ceph\.git is there but not whole \(git rev-list .* failed in .*ceph-erasure-code"
+        CephShapedError,
+        match=r"ceph\.git is there but not whole \(git rev-list .* failed in .*ceph-erasure-code",
     ):
         generate(tmp_path)
 
@@ -114,7 +126,9 @@ def test_an_edit_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(ceph_shaped, "ON_WIP", (ceph_shaped.Commit("subject", edits=(edit,)),))
     with pytest.raises(CephShapedError) as raised:
         generate(tmp_path)
-    assert str(raised.value) == "'subject' wants 'no such line' once in src/ceph_release, which has it 0 times"
+    assert (
+        str(raised.value) == "'subject' wants 'no such line' once in src/ceph_release, which has it 0 times"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -122,7 +136,12 @@ def test_the_command_prints_one_line_of_json(tmp_path: Path) -> None:
     """`python -m demo.ceph_shaped` says what the function returns."""
     command = [sys.executable, "-m", "demo.ceph_shaped", "input"]
     run = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert json.loads(run.stdout) == {
         "directory": str(tmp_path / "input"),
@@ -160,7 +179,9 @@ def test_the_tag_is_annotated_and_describes_main(made: GeneratedRepository) -> N
     assert git(repository, "cat-file", "-t", "v19.2.0") == "tag"
     assert git(repository, "rev-parse", "v19.2.0^{}") == TAGGED
     assert git(repository, "describe", "--abbrev=8", "--match", "v*", "main") == f"v19.2.0-3-g{HEAD[:8]}"
-    assert git(repository, "describe", "--abbrev=8", "--match", "v*", "wip/demo") == f"v19.2.0-4-g{ON_WIP[:8]}"
+    assert (
+        git(repository, "describe", "--abbrev=8", "--match", "v*", "wip/demo") == f"v19.2.0-4-g{ON_WIP[:8]}"
+    )
     assert git(repository, "describe", "--abbrev=8", "--match", "v*", TAGGED) == "v19.2.0"
 
 
@@ -178,7 +199,10 @@ def test_a_sha1_and_a_filtered_history_can_be_fetched(made: GeneratedRepository,
 
 def test_the_submodule_comes_from_beside_the_repository(checkout: Path) -> None:
     """Its URL is relative, so it is reached over whatever transport the clone used."""
-    assert git(checkout, "config", "-f", ".gitmodules", "submodule.ceph-erasure-code.url") == "../ceph-erasure-code.git"
+    assert (
+        git(checkout, "config", "-f", ".gitmodules", "submodule.ceph-erasure-code.url")
+        == "../ceph-erasure-code.git"
+    )
     assert git(checkout / "src" / "ceph-erasure-code", "rev-parse", "HEAD") == SUBMODULE_HEAD
     assert (checkout / "src" / "ceph-erasure-code" / "reed_solomon.cc").exists()
 
@@ -191,7 +215,9 @@ def make_dist(checkout: Path, *arguments: str) -> None:
         "GIT_CONFIG_KEY_0": "protocol.file.allow",
         "GIT_CONFIG_VALUE_0": "always",
     }
-    subprocess.run([str(checkout / "make-dist"), *arguments], cwd="/", env=environment, check=True, capture_output=True)
+    subprocess.run(
+        [str(checkout / "make-dist"), *arguments], cwd="/", env=environment, check=True, capture_output=True
+    )
 
 
 def text_in(tarball: Path, member: str) -> str:
@@ -244,7 +270,9 @@ def test_make_dist_of_a_release_is_release_0(checkout: Path) -> None:
     assert "\nVersion: 19.2.0\nRelease: 0%{?dist}\n" in spec
 
 
-def test_make_dist_without_a_version_asks_git_for_the_long_one(made: GeneratedRepository, tmp_path: Path) -> None:
+def test_make_dist_without_a_version_asks_git_for_the_long_one(
+    made: GeneratedRepository, tmp_path: Path
+) -> None:
     """As Ceph's does: even on the tag the version has the zero and the sha1; and a submodule that isn't there is fetched."""
     git(tmp_path, "clone", "--quiet", "--branch", "v19.2.0", str(made.directory / "ceph.git"), "ceph")
     make_dist(tmp_path / "ceph")
@@ -254,12 +282,19 @@ def test_make_dist_without_a_version_asks_git_for_the_long_one(made: GeneratedRe
 
 
 @pytest.mark.parametrize(("unmet", "updates"), [(False, 0), (True, 1)])
-def test_install_deps_updates_only_for_what_is_missing(checkout: Path, tmp_path: Path, *, unmet: bool, updates: int) -> None:
+def test_install_deps_updates_only_for_what_is_missing(
+    checkout: Path, tmp_path: Path, *, unmet: bool, updates: int
+) -> None:
     """With all there apt is never sent to the network; mk-build-deps runs either way, where its leavings are thrown away."""
     programs = tmp_path / "bin"
     programs.mkdir()
     log = tmp_path / "log"
-    for name, status in {"apt-get": 0, "mk-build-deps": 0, "equivs-build": 0, "dpkg-checkbuilddeps": int(unmet)}.items():
+    for name, status in {
+        "apt-get": 0,
+        "mk-build-deps": 0,
+        "equivs-build": 0,
+        "dpkg-checkbuilddeps": int(unmet),
+    }.items():
         (programs / name).write_text(f'#!/bin/sh\necho {name} "$*" >> {log}\ntouch leavings\nexit {status}\n')
         (programs / name).chmod(0o755)
     (programs / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
@@ -274,20 +309,29 @@ def test_install_deps_updates_only_for_what_is_missing(checkout: Path, tmp_path:
     )
     ran = log.read_text().splitlines()
     assert ran.count("apt-get update") == updates
-    assert ran[-1] == f"mk-build-deps --install --remove --tool apt-get -y --no-install-recommends {checkout}/debian/control"
+    assert (
+        ran[-1]
+        == f"mk-build-deps --install --remove --tool apt-get -y --no-install-recommends {checkout}/debian/control"
+    )
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_the_long_history_counts_exactly_after_the_tag(long: GeneratedRepository) -> None:
     """Commits are counted over both sides of the merges, and as many as were asked for come on top of the small tree's."""
     repository = long.directory / "ceph.git"
-    assert git(repository, "describe", "--abbrev=8", "--match", "v*", "main") == f"v19.2.0-23-g{long.head_sha1[:8]}"
+    assert (
+        git(repository, "describe", "--abbrev=8", "--match", "v*", "main")
+        == f"v19.2.0-23-g{long.head_sha1[:8]}"
+    )
     assert git(repository, "cat-file", "-t", "v19.2.0") == "tag"
     assert git(repository, "rev-parse", "v19.2.0^{}") == long.tag_sha1
     assert git(repository, "rev-list", "--count", "main") == "67"
     assert git(repository, "rev-list", "--count", "--merges", "main") == "5"
     assert git(repository, "rev-parse", "wip/demo~1") == long.head_sha1
-    assert git(repository, "for-each-ref", "--format=%(refname)") == "refs/heads/main\nrefs/heads/wip/demo\nrefs/tags/v19.2.0"
+    assert (
+        git(repository, "for-each-ref", "--format=%(refname)")
+        == "refs/heads/main\nrefs/heads/wip/demo\nrefs/tags/v19.2.0"
+    )
 
 
 def test_the_long_history_has_the_same_shape(long: GeneratedRepository, tmp_path: Path) -> None:
@@ -303,7 +347,9 @@ def test_a_merge_in_the_long_history_has_both_sides(long: GeneratedRepository) -
     repository = long.directory / "ceph.git"
     merge = git(repository, "rev-list", "--merges", "--max-count=1", "main")
     base = git(repository, "merge-base", f"{merge}^1", f"{merge}^2")
-    sides = [set(git(repository, "diff", "--name-only", base, f"{merge}^{side}").splitlines()) for side in (1, 2)]
+    sides = [
+        set(git(repository, "diff", "--name-only", base, f"{merge}^{side}").splitlines()) for side in (1, 2)
+    ]
     assert not sides[0] & sides[1]
     assert set(git(repository, "diff", "--name-only", base, merge).splitlines()) == sides[0] | sides[1]
     assert git(repository, "diff", "--name-only", f"{merge}^2", merge).splitlines() == sorted(sides[0])

@@ -155,7 +155,9 @@ def test_the_first_debian_archive_of_the_host_is_the_mirror() -> None:
     assert pick_mirror(targets) == "http://archive.example.org/debian/"
 
 
-@pytest.mark.parametrize("targets", ["", "Ubuntu\tUbuntu\thttp://archive.example.org/ubuntu/\n", "Debian\tDebian\t\n"])
+@pytest.mark.parametrize(
+    "targets", ["", "Ubuntu\tUbuntu\thttp://archive.example.org/ubuntu/\n", "Debian\tDebian\t\n"]
+)
 def test_no_debian_archive_is_a_sentence_that_says_how_to_name_one(targets: str) -> None:
     """A machine that is no Debian, or never ran apt-get update, is told what to do."""
     with pytest.raises(RealCephError, match=r"names no Debian archive .* apt-get update, .* --mirror"):
@@ -166,7 +168,10 @@ def test_both_tarballs_are_read_from_print_uris_and_the_dsc_is_not() -> None:
     """The notices that apt prints on stdout are skipped, and a mirror without the .dsc does no harm."""
     assert parse_uris(URIS) == (
         SourceFile(
-            "http://archive.example.org/pool/c/ceph/ceph_18.2.7%2bds.orig.tar.xz", "ceph_18.2.7+ds.orig.tar.xz", 1483, ORIG
+            "http://archive.example.org/pool/c/ceph/ceph_18.2.7%2bds.orig.tar.xz",
+            "ceph_18.2.7+ds.orig.tar.xz",
+            1483,
+            ORIG,
         ),
         SourceFile(
             "http://archive.example.org/pool/c/ceph/ceph_18.2.7%2bds-1.debian.tar.xz",
@@ -187,7 +192,9 @@ def test_both_tarballs_are_read_from_print_uris_and_the_dsc_is_not() -> None:
 )
 def test_a_source_package_of_another_shape_is_refused(text: str, found: str) -> None:
     """Without a SHA-256 for both tarballs nothing is fetched."""
-    with pytest.raises(RealCephError, match="is not one orig and one debian tarball but: .*" + found.replace("+", r"\+")):
+    with pytest.raises(
+        RealCephError, match="is not one orig and one debian tarball but: .*" + found.replace("+", r"\+")
+    ):
         parse_uris(text)
 
 
@@ -212,15 +219,23 @@ def test_a_file_that_is_not_what_the_index_lists_is_refused(tmp_path: Path) -> N
     assert f"delete {path}" in message
 
 
-def test_kept_downloads_are_checked_and_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_downloads_are_checked_and_not_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the index said is kept beside the files, so that a second import works without a network."""
     downloads = tmp_path / "downloads"
     downloads.mkdir()
-    for name, content in (("ceph_18.2.7+ds.orig.tar.xz", b"orig"), ("ceph_18.2.7+ds-1.debian.tar.xz", b"debian")):
+    for name, content in (
+        ("ceph_18.2.7+ds.orig.tar.xz", b"orig"),
+        ("ceph_18.2.7+ds-1.debian.tar.xz", b"debian"),
+    ):
         (downloads / name).write_bytes(content)
     uris = "".join(
         f"'http://archive.example.org/{name}' {name} {len(content)} SHA256:{hashlib.sha256(content).hexdigest()}\n"
-        for name, content in (("ceph_18.2.7+ds.orig.tar.xz", b"orig"), ("ceph_18.2.7+ds-1.debian.tar.xz", b"debian"))
+        for name, content in (
+            ("ceph_18.2.7+ds.orig.tar.xz", b"orig"),
+            ("ceph_18.2.7+ds-1.debian.tar.xz", b"debian"),
+        )
     )
     (downloads / "uris").write_text(uris)
     monkeypatch.setenv("PATH", str(tmp_path))  # no apt
@@ -268,7 +283,9 @@ def test_a_package_or_build_dependency_that_debian_dropped_is_named() -> None:
 def debian_directory(directory: Path) -> Path:
     """Write a small debian/ with the names that the cut asks for, and things that it must leave behind."""
     build_depends = real_ceph.listed((real_ceph.CUT / "build-depends").read_text())
-    packages = "\n".join(f"Package: {name}\nArchitecture: all\nDescription: x\n" for name in (*real_ceph.KEPT, "ceph-base"))
+    packages = "\n".join(
+        f"Package: {name}\nArchitecture: all\nDescription: x\n" for name in (*real_ceph.KEPT, "ceph-base")
+    )
     files = {
         "control": f"Source: ceph\nMaintainer: T <t@example.org>\nBuild-Depends: {', '.join(build_depends)}\n\n{packages}",
         "changelog": "ceph (1-1) unstable; urgency=low\n",
@@ -305,7 +322,11 @@ def test_the_cut_takes_its_packages_files_and_no_patch(tmp_path: Path) -> None:
         "make-dist",
     ]
     assert files["debian/ceph-erasure-code-plugins.install"].content == b"usr/lib/*/ceph/erasure-code/*\n"
-    assert {name for name, file in files.items() if file.executable} == {"debian/rules", "install-deps.sh", "make-dist"}
+    assert {name for name, file in files.items() if file.executable} == {
+        "debian/rules",
+        "install-deps.sh",
+        "make-dist",
+    }
 
 
 def test_plugins_that_moved_to_another_package_are_missed(tmp_path: Path) -> None:
@@ -373,7 +394,9 @@ def test_a_patch_that_was_not_tried_stops_the_import(tmp_path: Path) -> None:
         unpack(tmp_path / "downloads", files, tmp_path / "tree", lambda _: None)
 
 
-def test_the_imported_repository_is_whole_repeatable_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_imported_repository_is_whole_repeatable_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two commits, the tag on the first, the same sha1 anywhere, whatever the user's git says, and a clean checkout."""
     monkeypatch.setenv("GIT_AUTHOR_NAME", "Somebody Else")
     tarballs(tmp_path, "# comment\n\nmore-fish.patch\n")
@@ -383,7 +406,9 @@ def test_the_imported_repository_is_whole_repeatable_and_kept(tmp_path: Path, mo
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(made.directory), *arguments]
-        done: subprocess.CompletedProcess[str] = subprocess.run(command, check=True, capture_output=True, text=True)
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            command, check=True, capture_output=True, text=True
+        )
         return done.stdout
 
     assert git("rev-parse", "reef").strip() == made.sha1
@@ -401,7 +426,9 @@ def test_the_imported_repository_is_whole_repeatable_and_kept(tmp_path: Path, mo
     checkout = tmp_path / "checkout"
     subprocess.run(["git", "clone", "--quiet", made.directory, checkout], check=True)
     subprocess.run(["touch", checkout / "src/zstd/x.sln"], check=True)
-    status = subprocess.run(["git", "-C", checkout, "status", "--porcelain"], check=True, capture_output=True, text=True)
+    status = subprocess.run(
+        ["git", "-C", checkout, "status", "--porcelain"], check=True, capture_output=True, text=True
+    )
     assert status.stdout == ""
 
     lines: list[str] = []
@@ -426,10 +453,14 @@ def test_what_git_refuses_is_said_in_its_own_words(tmp_path: Path, monkeypatch: 
     """A history that git can't read stops the import, and no writer is left waiting for a reader that is gone."""
     tarballs(tmp_path, "more-fish.patch\n")
     tree = tmp_path / "tree"
-    unpack(tmp_path / "downloads", parse_uris((tmp_path / "downloads/uris").read_text()), tree, lambda _: None)
+    unpack(
+        tmp_path / "downloads", parse_uris((tmp_path / "downloads/uris").read_text()), tree, lambda _: None
+    )
     (tree / "src/large").write_bytes(b"x" * 1000000)
     monkeypatch.setattr(real_ceph, "AUTHOR", "an author without an address")
-    with pytest.raises(RealCephError, match=r"git fast-import of .* failed: fatal: Missing < in ident string"):
+    with pytest.raises(
+        RealCephError, match=r"git fast-import of .* failed: fatal: Missing < in ident string"
+    ):
         real_ceph._make_repository(tmp_path / "ceph.git", tree, "18.2.7", lambda _: None)
 
 

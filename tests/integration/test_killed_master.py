@@ -46,12 +46,12 @@ def at(event, arguments):
         return "the directory is renamed" if "/sha1/" in last else "the link is renamed" if "/ref/" in last else ""
     if event == "os.symlink":
         return "the link is made"
-    if event == "shutil.rmtree" and last.startswith(f"{staging}ceph"):
+    if event in ("shutil.rmtree", "os.remove") and last.startswith(f"{staging}ceph"):
         return "the build ends"
     return ""
 
 def hook(event, arguments):
-    if event in ("os.mkdir", "os.rename", "open", "os.symlink", "shutil.rmtree"):
+    if event in ("os.mkdir", "os.rename", "open", "os.symlink", "shutil.rmtree", "os.remove"):
         moment = at(event, arguments)
         order = here / f"kill before {moment}"
         if moment and order.exists():
