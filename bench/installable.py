@@ -38,7 +38,7 @@ not run again here."""
 _MEANING = """\
 In between the master compares the manifest with the sizes and digests that it took while receiving, reads the index,
 signs, writes the metadata, syncs every file to the disk, and renames. The sync grows with what was uploaded, and
-how long it takes is the disk's affair. apt waits half a second of its own accord in each call."""
+how long it takes is the disk's affair."""
 
 
 def run(directory: Path, runs: int = RUNS) -> Report:

@@ -98,7 +98,8 @@ def stop(settings: Settings) -> str:
     os.kill(pid, signal.SIGTERM)
     how = "stopped"
     deadline = time.monotonic() + _STOP_SECONDS
-    while running(settings):
+    # twistd removes its pid file some time before it ends.
+    while _alive(pid):
         if time.monotonic() > deadline:
             how = f"killed, since it did not stop within {_STOP_SECONDS} s"
             os.kill(pid, signal.SIGKILL)
@@ -120,11 +121,19 @@ def running(settings: Settings) -> int:
     """Give the master's pid, or 0."""
     try:
         pid = int((settings.state / "twistd.pid").read_text())
-        command = Path("/proc", str(pid), "cmdline").read_bytes()
-        state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, ValueError):
         return 0
-    return pid if b"buildbot" in command and state != "Z" else 0
+    return pid if _alive(pid) else 0
+
+
+def _alive(pid: int) -> bool:
+    """Whether a pid is a running master's: it may have become another program's since."""
+    try:
+        command = Path("/proc", str(pid), "cmdline").read_bytes()
+        state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return b"buildbot" in command and state != "Z"
 
 
 def _buildbot(settings_file: Path, *arguments: str) -> None:

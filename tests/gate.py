@@ -37,7 +37,7 @@ def main() -> int:
         ("shellcheck", ["shellcheck", "-x", "-P", "steps/scripts", *shell_scripts()]),
     ]
     if "--lint" not in sys.argv[1:]:
-        checks.append(("tests", [python, "-m", "pytest"]))
+        checks.append(("tests", [python, "-m", "pytest", "--durations=12"]))
     for name, command in checks:
         began = time.monotonic()
         print(f"== {name}", flush=True)
