@@ -147,6 +147,8 @@ def report(ours: list[dict[str, float]], by_hand: list[dict[str, float]]) -> Rep
                 *at_most(BAR, total / script, f"{BAR:.2f}")),
             Row("CPU of it, all processes", spread([one["cpu"] for one in ours]),
                 spread([one["cpu"] for one in by_hand]), f"{mine['cpu'] / theirs['cpu']:.3f}"),
+            Row("CPU that everything else on the machine took meanwhile", spread([one["elsewhere"] for one in ours]),
+                spread([one["elsewhere"] for one in by_hand])),
         ],
         [
             Table(f"By step (medians of {len(ours)}, so they need not add up exactly)",
@@ -176,16 +178,22 @@ def _ours(here: Installation, moments: Moments, sha1: str) -> dict[str, float]:
     directory = here.packages / layout.sha1_path(PackageKey.from_string(f"{DEB}/{sha1}"))
     shutil.rmtree(directory, ignore_errors=True)
     _settle()
-    before = cpu(here.pid)
+    before, machine = cpu(here.pid), cpu_of_machine()
     began = time.time()
     answer = here.ask(DEB, sha1=sha1)
     version = directory / layout.VERSION_FILE
     used = _until(here, version, answer)
     ended = time.time()
     used += cpu(here.pid) - before
+    elsewhere = cpu_of_machine() - machine - used
     assert here.wait(answer)["results"] == 0
     here.until(lambda: not here.leftovers(), "the machine is gone")
-    return {"total": ended - began, "cpu": used, **phases(durations(moments.since(began), began, ended))}
+    return {
+        "total": ended - began,
+        "cpu": used,
+        "elsewhere": elsewhere,
+        **phases(durations(moments.since(began), began, ended)),
+    }
 
 
 def _until(here: Installation, version: Path, answer: dict[str, Any]) -> float:
@@ -227,7 +235,7 @@ def _by_hand(root: Path, scratch: Path, here: Installation, sha1: str) -> dict[s
         "HOME": "/home/build", "USER": "build", "LANG": "C.UTF-8",
     }  # fmt: skip
     _settle()
-    before = os.times()
+    before, machine = os.times(), cpu_of_machine()
     began = time.time()
     ran = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if ran.returncode != 0:
@@ -237,16 +245,24 @@ def _by_hand(root: Path, scratch: Path, here: Installation, sha1: str) -> dict[s
     ended = time.time()
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
+    elsewhere = cpu_of_machine() - machine - used
     told = (home / "marks").read_text()
     shutil.rmtree(scratch)
     shutil.rmtree(destination)
-    return {"total": ended - began, "cpu": used, **marks(told, began, ended)}
+    return {"total": ended - began, "cpu": used, "elsewhere": elsewhere, **marks(told, began, ended)}
 
 
 def cpu(pid: int, *, children: bool = False) -> float:
     """Give the CPU seconds of a process, with those of the children that it has waited for or without."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11 : 15 if children else 13])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_machine() -> float:
+    """Give the seconds that all processors have been busy for, whoever kept them so; stolen ones count."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_of_scratch(scratch: Path) -> float:

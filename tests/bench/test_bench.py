@@ -233,8 +233,8 @@ def test_the_scripts_marks_are_its_phases() -> None:
 
 def test_the_price_is_told_by_step() -> None:
     """11 s against 10 s are within the bar, 12 s are not; the difference is shown where it arises."""
-    ours = {"total": 11.0, "cpu": 6.0, "start": 1.5, "packages": 9.5}
-    hand = {"total": 10.0, "cpu": 5.0, "start": 0.5, "packages": 9.5}
+    ours = {"total": 11.0, "cpu": 6.0, "elsewhere": 1.0, "start": 1.5, "packages": 9.5}
+    hand = {"total": 10.0, "cpu": 5.0, "elsewhere": 1.0, "start": 0.5, "packages": 9.5}
     made = price.report([ours], [hand])
     assert made.missed == []
     assert cell(made.markdown(), "request to published", 4) == "1.100"
