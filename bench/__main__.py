@@ -35,7 +35,7 @@ NAMES = {
 _HEAD = """\
 # Performance
 
-Made by `make bench` (`python -m bench --write`); everything on this page was measured in one run, each figure beside what
+Made by `python -m bench --write` (`make bench` prints the same and writes nothing); everything on this page was measured in one run, each figure beside what
 it is compared with, by turns, so that what else the machine did hit both sides. A time is a median, with the least and
 the most in brackets, unless its table says otherwise.
 

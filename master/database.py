@@ -33,8 +33,8 @@ def _is_sqlite(url: str) -> bool:
 def _relax(connection: Any, _: Any) -> None:
     """With the write-ahead log, NORMAL keeps the database whole and loses nothing to a killed master.
 
-    Only a power cut can lose the last commits. With FULL, every commit waits for the disk, and a
-    disk that is busy with somebody's build kept all of REST waiting for minutes.
+    Only a power cut can lose the last commits. With FULL every commit waits for the disk, and a build
+    makes some 150, one after another.
     """
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous=NORMAL")
