@@ -4,7 +4,7 @@
 set -euo pipefail
 declare -A groups=(
     [runtime]='ca-certificates debian-archive-keyring dpkg-dev git gnupg mmdebstrap patch python3-venv xz-utils'
-    [tests]='apt-utils chromium chromium-driver createrepo-c curl dpkg-dev fonts-dejavu-core nginx-light procps rpm shellcheck'
+    [tests]='apt-utils build-essential debhelper devscripts fakeroot chromium chromium-driver createrepo-c curl dpkg-dev fonts-dejavu-core nginx-light procps rpm shellcheck'
 )
 wanted=()
 for group in "$@"; do
