@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop start reload status test lint bench user roots clean
+.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test lint bench image user wheels roots clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,11 +26,29 @@ reload:  ## have the master read settings.yaml again
 status:  ## say whether the master runs
 	@$(PYTHON) -m master.control status
 
+image: .venv/installed  ## prepare an image of a target and switch to it (TARGET=ceph-deb-jammy-x86_64-default, CLOUD=)
+	@$(PYTHON) -m master.ask_image $(TARGET) $(if $(CLOUD),--cloud $(CLOUD))
+
+wheels: .venv/installed  ## get what build machines install buildbot-worker from (DISTS="jammy noble", all otherwise)
+	@$(PYTHON) -m workers.wheels fetch $(foreach dist,$(DISTS),--dist $(dist))
+
 user: .venv/installed  ## make a secret for a user (NAME=alice)
 	@$(PYTHON) -m master.users $(NAME)
 
 test: .venv/installed-dev  ## lint, types, shellcheck and all tests
 	@$(SUDO) $(PYTHON) -m tests.gate
+
+openstack-lab: .venv/installed  ## start a real small OpenStack to look around in (ROOTS="bookworm=roots/...")
+	@$(SUDO) deploy/system-packages.sh lab
+	@$(SUDO) $(PYTHON) -m lab up $(addprefix --root ,$(ROOTS))
+
+openstack-lab-down:  ## end it
+	@[ ! -x $(PYTHON) ] || $(SUDO) $(PYTHON) -m lab down
+
+openstack-vm-test: .venv/installed-dev  ## build packages in a real virtual machine that a real nova boots; minutes
+	@$(SUDO) deploy/system-packages.sh lab lab-vm
+	@$(SUDO) $(PYTHON) -m lab install
+	@$(SUDO) $(PYTHON) -m tests.vm
 
 lint: .venv/installed-dev  ## only lint, types and shellcheck
 	@$(PYTHON) -m tests.gate --lint
@@ -38,8 +56,8 @@ lint: .venv/installed-dev  ## only lint, types and shellcheck
 bench: .venv/installed-dev  ## measure everything that docs/performance.md reports
 	@$(SUDO) $(PYTHON) -m bench
 
-clean: stop  ## remove everything that `make demo` made, the published packages included
-	$(SUDO) rm -rf input packages packages-* roots scratch scratch-* staging staging-* state state-* settings-ceph.yaml
+clean: stop openstack-lab-down  ## remove everything that `make demo` made, the published packages included
+	$(SUDO) rm -rf .lab/lab .lab/template-* input packages packages-* roots scratch scratch-* staging staging-* state state-* settings-ceph.yaml
 
 .venv/installed: requirements.txt deploy/system-packages.sh
 	@$(SUDO) deploy/system-packages.sh runtime

@@ -1,4 +1,4 @@
-"""Factories: the way from a sha1 to a published repository, as two lists of the same verbs."""
+"""Factories: the way from a sha1 to a published repository, or to an image, as lists of the same verbs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING
 from buildbot.process.factory import BuildFactory
 
 from steps.build import BuildPackages, SourceTarball
+from steps.image import (
+    AddMirror,
+    AskForTest,
+    CleanMachine,
+    CommitUnderTest,
+    NewestCommit,
+    Snapshot,
+    SwitchImage,
+)
 from steps.prepare import AlreadyPublished, BuildDependencies, Checkout, Machine, Version
 from steps.publish import Publish, Repository, UploadPackages
 from workers.latent import OneBuild
@@ -24,8 +33,7 @@ def factory(settings: Settings) -> BuildFactory:
     canonical = settings.git.canonical_url
     packages_url = settings.packages.url
     limits: dict[str, Any] = {
-        "silence": settings.build.silence,
-        "max_seconds": int(settings.build.hours * 3600),
+        **_limits(settings),
         "doStepIf": _not_published,
         "hideStepIf": lambda _, step: not _not_published(step),
     }
@@ -38,17 +46,55 @@ def factory(settings: Settings) -> BuildFactory:
         SourceTarball(**limits),
         BuildPackages(**limits),
         Repository(packages_url, **limits),
-        UploadPackages(upload_url(settings), **limits),
+        UploadPackages(settings.packages.internal_url, **limits),
         Publish(),
     ]
+    return _made(steps)
+
+
+def image_factory(settings: Settings) -> BuildFactory:
+    """Give the steps that prepare an image: dependencies as a build has them, then a snapshot."""
+    limits = _limits(settings)
+    return _made(
+        [
+            NewestCommit(),
+            Machine(memory_per_job=settings.build.memory_per_job, **limits),
+            Checkout(settings.git.canonical_url, **limits),
+            BuildDependencies(**limits),
+            AddMirror(**limits),
+            CleanMachine(**limits),
+            Snapshot(),
+            AskForTest(),
+        ]
+    )
+
+
+def image_test_factory(settings: Settings) -> BuildFactory:
+    """Give the steps that test an image: those of a build, but nothing is published."""
+    canonical, limits = settings.git.canonical_url, _limits(settings)
+    return _made(
+        [
+            CommitUnderTest(),
+            Machine(memory_per_job=settings.build.memory_per_job, **limits),
+            Checkout(canonical, **limits),
+            Version(canonical, **limits),
+            BuildDependencies(**limits),
+            SourceTarball(**limits),
+            BuildPackages(**limits),
+            Repository(settings.packages.url, **limits),
+            SwitchImage(),
+        ]
+    )
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    return {"silence": settings.build.silence, "max_seconds": int(settings.build.hours * 3600)}
+
+
+def _made(steps: list[BuildStep]) -> BuildFactory:
     made = BuildFactory(steps)
     made.buildClass = OneBuild
     return made
-
-
-def upload_url(settings: Settings) -> str:
-    """Where workers upload to: straight to the package server's own port."""
-    return f"http://{settings.packages.host}:{settings.packages.port}/"
 
 
 def _not_published(step: BuildStep) -> bool:

@@ -88,11 +88,23 @@ class Request(http.Request):
             if self._refusal is not None:
                 raise self._refusal
             self._check_method()
-            answer = await self._find()
+            boot = self.path.startswith(b"/boot/")
+            answer = await (self._meet() if boot else self._find())
         except RefusedError as refusal:
             self._refuse(refusal)
         else:
             self._send(answer)
+
+    async def _meet(self) -> Answer:
+        """Tell a machine that was made ahead which worker it is; its question stays open until that is known."""
+        token = self.path.removeprefix(b"/boot/").decode("latin-1")
+        worker = await self.channel.factory.meet(token)
+        if worker is None:
+            raise RefusedError(HTTPStatus.NOT_FOUND, "No machine is expected by that name.")
+        if not worker:
+            return Answer(HTTPStatus.NO_CONTENT, {}, b"")
+        body = json.dumps({"worker": worker}).encode() + b"\n"
+        return Answer(HTTPStatus.OK, {"Content-Type": "application/json"}, body)
 
     async def _find(self) -> Answer:
         tree: PackageTree = self.channel.factory.tree

@@ -23,9 +23,11 @@ from master.package_requests import Channel
 from master.package_tree import PackageTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from master.uploads import Uploads
+
+    Meet = Callable[[str], Coroutine[Any, Any, str | None]]
 
 _IDLE_SECONDS = 120
 _THREADS = 4
@@ -41,6 +43,7 @@ class _Site(http.HTTPFactory):
         super().__init__(timeout=_IDLE_SECONDS, reactor=reactor)
         self.tree = PackageTree("", "")
         self.uploads = uploads
+        self.meet: Meet = _nobody
         self.channels: set[Channel] = set()
         self._pool = ThreadPool(0, _THREADS, "packages")
         self._pool.start()
@@ -77,14 +80,26 @@ class PackageServer(BuildbotService):
             error(f"packages: port {port!r} must begin with tcp:, tcp6: or unix:")
 
     async def reconfigService(
-        self, *, port: str, tree: str, uploads: Uploads, title: str = "Packages"
+        self,
+        *,
+        port: str,
+        tree: str,
+        uploads: Uploads,
+        title: str = "Packages",
+        meet: Meet | None = None,
+        wheels: str = "",
     ) -> None:
-        """Serve `tree`; listen anew only if the port is another. The first `uploads` stay."""
+        """Serve `tree`; listen anew only if the port is another. The first `uploads` stay.
+
+        `meet` tells a machine that was made ahead, by its token, which worker it is. `wheels` is the
+        directory that machines find below `/wheels/`.
+        """
         await super().reconfigService()
         assert self.master is not None
         if self._site is None:
             self._site = _Site(self.master.reactor, uploads)
-        self._site.tree = PackageTree(tree, title)
+        self._site.tree = PackageTree(tree, title, {"wheels": wheels} if wheels else None)
+        self._site.meet = meet or _nobody
         if port != self._endpoint:
             listening = await serverFromString(self.master.reactor, port).listen(self._site)
             await self._stop_listening()
@@ -107,3 +122,8 @@ class PackageServer(BuildbotService):
         if self._listening is not None:
             listening, self._listening = self._listening, None
             await listening.stopListening()
+
+
+async def _nobody(_: str) -> str | None:
+    """Expect no machine."""
+    return None

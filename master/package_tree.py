@@ -124,16 +124,20 @@ def names_of(path: bytes) -> list[str]:
 class PackageTree:
     """The published tree, as anybody may read it."""
 
-    def __init__(self, root: str, title: str) -> None:
-        """Take the directory to serve, and what its pages are headed with."""
+    def __init__(self, root: str, title: str, beside: Mapping[str, str] | None = None) -> None:
+        """Take the directory to serve, what its pages are headed with, and directories to serve below other names."""
         self._root = os.path.realpath(root)
         self._title = title
+        self._beside = {name: os.path.realpath(path) for name, path in (beside or {}).items()}
 
     def find(self, names: Sequence[str]) -> Found:
         """Follow names and links inside the tree to a file or directory; MissingError otherwise."""
+        root, below = self._root, names
+        if names and names[0] in self._beside:
+            root, below = self._beside[names[0]], names[1:]
         try:
-            path = os.path.realpath(os.path.join(self._root, *names), strict=True)
-            inside = os.path.relpath(path, self._root)  # "../..." where a link leads out
+            path = os.path.realpath(os.path.join(root, *below), strict=True)
+            inside = os.path.relpath(path, root)  # "../..." where a link leads out
             if inside != "." and any(part.startswith(".") for part in inside.split("/")):
                 raise MissingError
             found = Found(path, os.stat(path))

@@ -1,4 +1,4 @@
-"""Schedulers: the door `packages`, which every ask for packages comes through."""
+"""Schedulers: the door `packages`, which every ask for packages comes through; those of images besides."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from buildbot.schedulers.forcesched import (
     StringParameter,
 )
 from buildbot.util.twisted import async_to_deferred
+from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from master.ensure import Answer, Ask, Ensure
+from master.images import image_schedulers
 from master.model.git_names import GitUrlPolicy
 from master.model.package_key import PackageKey
 from master.model.targets import Target
@@ -145,6 +147,10 @@ class PackagesScheduler(ForceScheduler):
         assert self.master is not None
         stored = await self.master.data.get(("buildsets", buildrequest["buildsetid"], "properties"))
         values = {name: str(value) for name, (value, _) in stored.items()}
+        if "package_key" not in values:
+            raise BadJsonRpc2(
+                "this built no packages: ask for an image anew", JSONRPC_CODES["invalid_request"]
+            )
         key = PackageKey.from_string(values["package_key"])
         ask = Ask(key, values["git_url"], values["ref"], values["owner"], "rebuild")
         answer: Answer = await self._ensure.ensure(ask)
@@ -160,7 +166,7 @@ def _refusal(error: BaseException | None) -> BaseException:
     return error or RuntimeError("nothing failed")
 
 
-def schedulers(settings: Settings) -> list[PackagesScheduler]:
+def schedulers(settings: Settings) -> list[Any]:
     """Give `c["schedulers"]`."""
     return [
         PackagesScheduler(
@@ -169,5 +175,6 @@ def schedulers(settings: Settings) -> list[PackagesScheduler]:
             buttonName="Ask for packages",
             label="Ask for packages of a commit",
             git=settings.git,
-        )
+        ),
+        *image_schedulers(settings),
     ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from master.images import image_services
 from master.package_server import PackageServer
 from master.publisher import PublishedTree, Publisher
 from master.uploads import Uploads
-from master.workers import local_provider
+from master.workers import configure, meet, provider
 from workers.reaper import Reaper
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def services(settings: Settings) -> list[BuildbotService]:
     packages = settings.packages
     uploads = Uploads(packages.staging)
     return [
-        Reaper(provider=local_provider(settings)),
+        Reaper(provider=provider(settings), configure=configure(settings)),
         Publisher(
             tree=PublishedTree(packages.directory, packages.staging),
             uploads=uploads,
@@ -34,5 +35,8 @@ def services(settings: Settings) -> list[BuildbotService]:
             tree=str(packages.directory),
             uploads=uploads,
             title=settings.title,
+            meet=meet(settings),
+            wheels=str(packages.wheels),
         ),
+        *image_services(settings),
     ]

@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from master.model.git_names import GitUrlPolicy, check_url_form
 from master.model.targets import Target, select
+from workers.openstack_settings import OpenStackSettings
 
 ENVIRONMENT_VARIABLE = "BUILDPACKAGES_SETTINGS"
 """Names a settings file other than settings.yaml beside master.cfg."""
@@ -74,8 +75,15 @@ class Packages:
     host: str = "127.0.0.1"
     port: Port = 8011
     url: HttpUrl = "http://127.0.0.1:8011/"
+    worker_url: HttpUrl | None = None
     directory: Path = Path("packages")
     staging: Path = Path("staging")
+    wheels: Path = Path("wheels")
+
+    @property
+    def internal_url(self) -> str:
+        """Where build machines reach the package server, to upload and for wheels: its own port unless set."""
+        return self.worker_url or f"http://{self.host}:{self.port}/"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -96,9 +104,23 @@ class Workers:
 
     host: str = "127.0.0.1"
     port: Port = 9989
+    tls: Literal["auto", "on", "off"] = "auto"
+    certificate: Path | None = None
+    key: Path | None = None
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
     start_timeout: Annotated[int, Field(ge=10)] = 1200
     local: Local = field(default_factory=Local)
+    openstack: OpenStackSettings | None = None
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether workers connect with TLS: those on other machines do unless told otherwise."""
+        return self.tls == "on" or (self.tls == "auto" and self.openstack is not None)
+
+    @property
+    def reached_at(self) -> str:
+        """The host, as build machines reach it."""
+        return (self.openstack.master_host if self.openstack else "") or self.host
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -172,7 +194,9 @@ class Settings:
             GitUrlPolicy(self.git.allowed).check(self.git.url)
         except ValueError as error:
             problems.append(f"git.url: {error}")
-        if not self.contributors_trusted:
+        if self.workers.openstack is not None:
+            problems += self.workers.openstack.contradictions(self.selected_targets)
+        elif not self.contributors_trusted:
             for name, host in (
                 ("www.host", self.www.host),
                 ("packages.host", self.packages.host),
@@ -184,6 +208,10 @@ class Settings:
                         " machine; set contributors_trusted: true only if you trust everyone who"
                         " may ask for a build"
                     )
+        if (self.workers.certificate is None) != (self.workers.key is None):
+            problems.append("workers.certificate, workers.key: set both, or none to have one made")
+        if self.workers.tls == "on" and self.workers.openstack is None:
+            problems.append("workers.tls: the `local` provider's workers connect over loopback, without TLS")
         tree, staging = self.packages.directory, self.packages.staging
         if staging == tree or tree in staging.parents or staging in tree.parents:
             problems.append("packages.staging: must lie beside packages.directory, not inside it")
@@ -227,13 +255,23 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
         scratch=base / settings.workers.local.scratch,
     )
     state = base / settings.state
+    openstack = settings.workers.openstack
+    if openstack is not None and openstack.clouds_yaml is not None:
+        openstack = replace(openstack, clouds_yaml=base / openstack.clouds_yaml)
     return replace(
         settings,
-        workers=replace(settings.workers, local=local),
+        workers=replace(
+            settings.workers,
+            local=local,
+            openstack=openstack,
+            certificate=settings.workers.certificate and base / settings.workers.certificate,
+            key=settings.workers.key and base / settings.workers.key,
+        ),
         packages=replace(
             settings.packages,
             directory=base / settings.packages.directory,
             staging=base / settings.packages.staging,
+            wheels=base / settings.packages.wheels,
         ),
         state=state,
         database=settings.database or f"sqlite:///{state}/state.sqlite",

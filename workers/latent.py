@@ -11,12 +11,16 @@ from buildbot.interfaces import (
 )
 from buildbot.process.build import Build
 from buildbot.process.results import EXCEPTION, RETRY
+from buildbot.util import Notifier
 from buildbot.util.twisted import async_to_deferred
-from buildbot.worker.latent import AbstractLatentWorker
+from buildbot.worker.latent import AbstractLatentWorker, States
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python import log
+from twisted.python.failure import Failure
 
 from master.model.targets import Target
-from workers.provider import Boot, NoMachine, NoMachineEver
+from workers.provider import NoMachine, NoMachineEver
+from workers.sizes import Size
 
 if TYPE_CHECKING:
     from workers.provider import Machine, Provider
@@ -32,6 +36,78 @@ class OneBuild(Build):
         if self.no_machine and results in (EXCEPTION, RETRY):
             text = [self.no_machine]
         return super().buildFinished(text, results)
+
+    @property
+    def preparation_step(self) -> Any:
+        """The step in whose time the machine is made; its logs are the machine's."""
+        return self._preparation_step
+
+
+class BuildBoot:
+    """The boot of the machine for one build; what the provider is given."""
+
+    def __init__(self, slot: OneBuildWorker, build: OneBuild, build_url: str) -> None:
+        """Take the slot, the build, and the address of the build's page."""
+        properties = build.getProperties()
+        self.worker = slot.name
+        self.target = Target.from_name(str(properties.getProperty("target") or build.builder.name))
+        self.build_url = build_url
+        self.asker = str(properties.getProperty("owner") or "nobody")
+        self.request_id = int(build.requests[0].id)
+        self.good = _size(properties.getProperty("good_machine"))
+        self.least = _size(properties.getProperty("min_machine"))
+        self._slot = slot
+        self._build = build
+        self._attached: Notifier[None] = Notifier()
+        self._log: Any = None
+        self._began = slot.master.reactor.seconds()
+
+    async def login(self, password: str = "") -> str:
+        """Take the password of the next machine, a fresh one if none is given; any before is worth nothing."""
+        return await self._slot.change_password(password)
+
+    async def tell(self, text: str) -> None:
+        """Show the asker what is being waited for: on the build's page, on the step, and in its log."""
+        updates = self._slot.master.data.updates
+        step = self._build.preparation_step
+        await updates.setBuildStateString(self._build.buildid, text)
+        await updates.setStepStateString(step.stepid, text)
+        if self._log is None:
+            self._log = await step.addLog("machine", "t")
+        seconds = self._slot.master.reactor.seconds() - self._began
+        await self._log.addContent(f"{seconds:7.1f} s  {text}\n")
+
+    async def keep(self, name: str, text: str) -> None:
+        """Keep a text as a log of the build."""
+        await self._build.preparation_step.addCompleteLog(name, text)
+
+    def note(self, **values: str) -> None:
+        """Keep values as properties of the build."""
+        for name, value in values.items():
+            self._build.setProperty(name, value, "machine")
+
+    def asked(self, name: str) -> str:
+        """Give a property of the build; empty if it has none."""
+        value = self._build.getProperty(name)
+        return "" if value is None else str(value)
+
+    async def attached(self) -> None:
+        """Wait until the worker has attached."""
+        await self._attached.wait()
+
+    def lost(self, reason: str) -> None:
+        """End the worker's connection, so that the build is tried on another machine."""
+        self._slot.machine_lost(self._build, reason)
+
+    def has_attached(self) -> None:
+        """Take note that the worker has."""
+        self._attached.notify(None)
+
+    async def close(self) -> None:
+        """Finish the log."""
+        kept, self._log = self._log, None
+        if kept is not None:
+            await kept.finish()
 
 
 class OneBuildWorker(AbstractLatentWorker):
@@ -50,6 +126,8 @@ class OneBuildWorker(AbstractLatentWorker):
         super().checkConfig(name, None, build_wait_timeout=0, **kwargs)
         self._machine: Machine | None = None
         self._build: OneBuild | None = None
+        self._boot: BuildBoot | None = None
+        self._starting: Deferred[Machine] | None = None
 
     @async_to_deferred
     async def reconfigService(  # type: ignore[override]
@@ -66,49 +144,90 @@ class OneBuildWorker(AbstractLatentWorker):
     def _generate_random_password(self) -> str:
         return secrets.token_urlsafe(24)
 
+    async def change_password(self, password: str = "") -> str:
+        """Take a password, or a fresh one, as the only one from now on."""
+        assert self.master is not None
+        self.password = password or self._generate_random_password()
+        await self.registration.update(self, self.master.config)
+        return self.password
+
     @async_to_deferred
     async def start_instance(self, build: OneBuild) -> bool:
-        """Ask for a machine; Buildbot then waits for the worker to attach."""
-        assert self.master is not None
+        """Begin to make a machine; Buildbot then waits for the worker to attach.
+
+        Making it may take hours, of which the provider gives account; it can be stopped all the time.
+        """
         self._build = build
         await self._give_up_after_attempts(build)
-        self.password = self._generate_random_password()
-        await self.registration.update(self, self.master.config)
-        target = Target.from_name(build.builder.name)
-
-        async def tell(text: str) -> None:
-            await self.master.data.updates.setBuildStateString(build.buildid, text)
-
-        boot = Boot(self.name, target, self.password, await build.getUrl(), tell)
-        try:
-            self._machine = await self._provider.start(boot)
-        except NoMachineEver as error:
-            build.no_machine = f"no machine for {target}: {error}"
-            raise LatentWorkerCannotSubstantiate(build.no_machine) from None
-        except NoMachine as error:
-            build.no_machine = f"no machine yet for {target}: {error}"
-            raise LatentWorkerFailedToSubstantiate(self.name, build.no_machine) from None
+        self._boot = BuildBoot(self, build, await build.getUrl())
+        # Buildbot's timer starts when the build does. Ours starts when there is something to wait for.
+        self.stopMissingTimer()
+        self._starting = Deferred.fromCoroutine(self._provider.start(self._boot))
+        self._starting.addCallbacks(self._started, self._not_started)
         return True
+
+    def _started(self, machine: Machine) -> None:
+        self._starting = None
+        self._machine = machine
+        if self.state is States.SUBSTANTIATING_STARTING:
+            self.startMissingTimer()
+
+    def _not_started(self, failure: Failure) -> None:
+        self._starting = None
+        build = self._build
+        if failure.check(CancelledError) or build is None:
+            return
+        error = failure.value
+        ever = isinstance(error, NoMachineEver)
+        if not isinstance(error, NoMachine | NoMachineEver):
+            log.err(failure, f"{self.name}: while making a machine for {build}")
+            error = RuntimeError(f"the provider failed: {type(error).__name__}: {error}")
+        target = self._boot.target if self._boot else build.builder.name
+        build.no_machine = f"no machine {'' if ever else 'yet '}for {target}: {error}"
+        if ever:
+            refusal: Exception = LatentWorkerCannotSubstantiate(build.no_machine)
+        else:
+            refusal = LatentWorkerFailedToSubstantiate(self.name, build.no_machine)
+        self._substantiation_failed(Failure(refusal))
+
+    @async_to_deferred
+    async def attached(self, conn: Any) -> None:
+        """Let the boot know, once Buildbot has taken the worker in."""
+        await super().attached(conn)
+        if self._boot is not None:
+            self._boot.has_attached()
 
     @async_to_deferred
     async def check_instance(self) -> tuple[bool, str]:  # type: ignore[override]
         """Say whether the machine still lives, while its worker has not attached."""
-        reason = await self._machine.check() if self._machine else "it was never made"
+        reason = await self._machine.check() if self._machine else ""
         if reason and self._build is not None:
             self._build.no_machine = f"the machine ended before its worker attached: {reason}"
         return (not reason, reason)
 
     @async_to_deferred
     async def stop_instance(self, fast: bool = False) -> bool:
-        """End the machine, and make the password worthless."""
-        assert self.master is not None
+        """End the machine, or the making of one, and make the password worthless."""
+        starting, self._starting = self._starting, None
         machine, self._machine = self._machine, None
-        self.password = self._generate_random_password()
-        await self.registration.update(self, self.master.config)
+        boot, self._boot = self._boot, None
+        if starting is not None:
+            starting.addErrback(lambda failure: failure.trap(CancelledError))
+            starting.cancel()
+        await self.change_password()
         if machine is not None:
             await machine.stop()
-            log.msg(f"{self.name}: {machine.description} is gone")
+            log.msg(f"{self.name}: {machine.description} is ended")
+        if boot is not None:
+            await boot.close()
         return True
+
+    def machine_lost(self, build: OneBuild, reason: str) -> None:
+        """Give up a machine that is gone without having closed its connection."""
+        if build is self._build and self.conn is not None:
+            log.msg(f"{self.name}: {reason}")
+            build.no_machine = reason
+            self.conn.loseConnection()
 
     def _missing_timer_fired(self) -> Any:
         if self._build is not None:
@@ -125,3 +244,10 @@ class OneBuildWorker(AbstractLatentWorker):
                 f"infrastructure failed {len(failed)} times in a row, at last: {failed[-1]['state_string']}"
             )
             raise LatentWorkerCannotSubstantiate(build.no_machine)
+
+
+def _size(value: Any) -> Size | None:
+    """Read a size that a request asks for: disk in GB, ram in MB, cpus."""
+    if not isinstance(value, dict):
+        return None
+    return Size(**{name: int(value.get(name) or 0) for name in ("disk", "ram", "cpus")})

@@ -27,10 +27,11 @@ from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.python.failure import Failure
 
+    from master.model.targets import Target
     from workers.provider import Boot, Machine
 
 _MARK = "BUILDPACKAGES_SCRATCH"
@@ -79,7 +80,7 @@ class LocalProvider:
                 "host": settings.master_host,
                 "port": settings.master_port,
                 "name": boot.worker,
-                "password": boot.password,
+                "password": await boot.login(),
             }
             machine.spawn(command, environment, json.dumps(config).encode() + b"\n")
         except OSError as failure:
@@ -90,7 +91,14 @@ class LocalProvider:
             raise
         return machine
 
-    async def recover(self) -> None:
+    def next_request(self, target: Target, requests: Sequence[Any]) -> Any:
+        """Give the oldest: a slot is all that it needs."""
+        return min(requests, key=lambda one: (-one.priority, one.id), default=None)
+
+    async def close(self, seconds: float) -> None:
+        """Do nothing: the workers end their own machines, and the kernel those of a killed master."""
+
+    async def recover(self, changed: Callable[[], None]) -> None:
         """End what a killed master left running, and remove its directories."""
         if self._settings.scratch.is_dir():
             for scratch in sorted(self._settings.scratch.iterdir()):

@@ -1,4 +1,4 @@
-"""The reaper: at start-up it removes what an earlier master left."""
+"""The reaper: the life of the provider, which removes what has no owner, from start-up to the end."""
 
 from __future__ import annotations
 
@@ -8,30 +8,47 @@ from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workers.provider import Provider
+
+STOP_SECONDS = 7.0
+"""How long the end of the master may take for what its machines need to be gone."""
 
 
 class Reaper(BuildbotService):
-    """Has the provider recover once, before any worker is asked for a machine."""
+    """Has the provider recover before any worker is asked for a machine, and end everything at the end."""
 
     name = "reaper"
 
-    def checkConfig(self, *, provider: Provider) -> None:  # type: ignore[override]
-        """Take the provider."""
+    def checkConfig(self, *, provider: Provider, configure: Callable[[], None]) -> None:  # type: ignore[override]
+        """Take the provider, and how it gets the settings in force."""
         super().checkConfig()
         self._provider = provider
 
     @async_to_deferred
-    async def reconfigService(self, *, provider: Provider) -> None:  # type: ignore[override]
-        """Take nothing more: what runs by now has an owner."""
+    async def reconfigService(self, *, provider: Provider, configure: Callable[[], None]) -> None:  # type: ignore[override]
+        """Give the provider its settings: only now are they known to be good as a whole."""
         await super().reconfigService()
+        self._provider = provider
+        configure()
 
     @async_to_deferred
     async def startService(self) -> None:
         """Remove what is left; the master does not start with a machine that nobody owns."""
         await super().startService()
-        await self._provider.recover()
+        await self._provider.recover(self._more_can_start)
+
+    @async_to_deferred
+    async def stopService(self) -> None:
+        """End every machine."""
+        await super().stopService()
+        await self._provider.close(STOP_SECONDS)
 
     def getConfigDict(self) -> dict[str, Any]:
         """Show nothing to anybody."""
         return {"name": self.name}
+
+    def _more_can_start(self) -> None:
+        if self.running and self.master is not None:
+            self.master.botmaster.maybeStartBuildsForAllBuilders()

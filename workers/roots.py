@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from master.model.distros import DISTS
 from master.model.targets import Target
 from workers.provider import NoMachineEver
+from workers.wheels import Machine as Wheels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ _COMMON = (
     "procps", "python3", "python3-all", "python3-setuptools", "sudo", "xz-utils",
 )  # fmt: skip
 _FOR_RPMS = ("createrepo-c", "dnf", "rpm")
-_RECIPE = "5"
+_RECIPE = "6"
 """Raise it when the way a root is made changes; roots of another recipe are made anew."""
 
 
@@ -132,12 +133,12 @@ class Roots:
                     shutil.rmtree(old)
 
     def _add_worker(self, making: Path) -> None:
-        """Install the master's own version of buildbot-worker for the root's Python.
+        """Install the master's own version of buildbot-worker for the root's Python, pinned as wheels are.
 
         It lies apart from the root's packages, so that a build does not see it.
         """
         python = _run(
-            ["chroot", str(making), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+            ["chroot", str(making), "python3", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]
         ).strip()
         library = making / "opt/buildbot-worker"
         arch = platform.machine()
@@ -145,9 +146,9 @@ class Roots:
         _run(
             [
                 sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                "--no-warn-conflicts", "--target", str(library), "--python-version", python,
+                "--no-warn-conflicts", "--target", str(library), "--python-version", python.rpartition(".")[0],
                 "--implementation=cp", "--only-binary=:all:", *platforms, "--platform=any",
-                f"buildbot-worker=={version('buildbot-worker')}",
+                "--no-deps", *Wheels(python, arch).pins(),
             ]
         )  # fmt: skip
         shutil.copy(Path(__file__).parent / "scripts/run-worker.py", library)

@@ -175,8 +175,11 @@ class Installation:
     def log(self, build: dict[str, Any], step: str) -> str:
         """Give the text of a step's log."""
         logs = self.get(f"steps/{self.steps(build)[step]['stepid']}/logs")["logs"]
-        number = logs[0]["logid"]
-        return requests.get(f"{self.url}api/v2/logs/{number}/raw", timeout=120).text
+        return self.text(logs[0]["logid"])
+
+    def text(self, log: int) -> str:
+        """Give the text of a log."""
+        return requests.get(f"{self.url}api/v2/logs/{log}/raw", timeout=120).text
 
     def until(self, condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
         """Wait for a condition, at most so long; the sentence says what did not come about."""

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from master.settings import Git, Settings, SettingsError, default_path
+from workers.openstack_settings import CloudSettings, OpenStackSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "settings.example.yaml"
@@ -48,7 +50,7 @@ def uncommented(text: str) -> str:
         indent, mark, rest = line.partition("# ")
         if not mark:
             lines.append(line)
-        elif not indent.strip() and re.match(r" *[A-Za-z_]+:( |$)", rest):
+        elif not indent.strip() and re.match(r' *(- )?("[^"]+"|[A-Za-z_]+):( |$)', rest):
             lines.append(indent + rest)
     return "\n".join(lines)
 
@@ -83,7 +85,10 @@ def test_the_example_has_every_key() -> None:
     """Every key that the settings have stands in the example, in force or commented out, and no other."""
     data = yaml.safe_load(uncommented(EXAMPLE.read_text()))
     known = {**keys_of(Settings), "git": keys_of(Git)}
+    known["workers"]["openstack"] = keys_of(OpenStackSettings)
     assert nested_keys(data, known) == known
+    [cloud] = data["workers"]["openstack"]["clouds"]
+    assert nested_keys(cloud, {}) == nested_keys(keys_of(CloudSettings), {})
 
 
 def test_what_is_commented_out_is_the_default(tmp_path: Path) -> None:
@@ -94,6 +99,16 @@ def test_what_is_commented_out_is_the_default(tmp_path: Path) -> None:
     users = data.pop("users")
     assert read(tmp_path, LEAST + yaml.safe_dump({"users": users})).users == users
     assert data["workers"]["local"]["mirrors"] == {}
+    assert data["packages"].pop("worker_url") == read(tmp_path, LEAST).packages.internal_url
+    openstack = data["workers"].pop("openstack")
+    [cloud] = openstack["clouds"]
+    has_no_default = ("cloud", "images", "good_machine", "min_machine")
+    least = {**openstack, "clouds": [{name: cloud[name] for name in has_no_default}]}
+    kind = TypeAdapter(OpenStackSettings)
+    assert kind.validate_python(openstack) == kind.validate_python(least)
+    assert openstack.pop("clouds_yaml") == "clouds.yaml"
+    only_clouds = {"clouds": openstack["clouds"]}
+    assert kind.validate_python(openstack) == kind.validate_python(only_clouds)
     assert read(tmp_path, yaml.safe_dump(data)) == read(tmp_path, EXAMPLE.read_text())
 
 

@@ -1,0 +1,1 @@
+"""The lab: a real small OpenStack on this machine, for tests, benchmarks and a look around."""

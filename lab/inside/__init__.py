@@ -1,0 +1,1 @@
+"""What runs in the lab's own virtual environment, beside or inside OpenStack's services."""

@@ -1,0 +1,30 @@
+"""git as the master runs it: deaf to the machine's configuration, asking nobody, and within limits."""
+
+from __future__ import annotations
+
+import os
+
+_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "https:http:git",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ASKPASS": "true",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C.UTF-8",
+}
+_PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")
+
+OPTIONS = ("-c", "http.followRedirects=false", "-c", "credential.helper=")
+"""Of every git that asks another server something."""
+
+
+def environment() -> dict[str, str]:
+    """Give git's environment: of the master's own, the way out only."""
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **_ENVIRONMENT, **passed_on}
+
+
+def last_line(errors: str) -> str:
+    """Give the last line that git complained with, short enough for a sentence."""
+    return (errors.strip().splitlines() or ["no message"])[-1][:200]

@@ -1,0 +1,174 @@
+"""Prepared images: of which targets, who asks for them, and when.
+
+Two builds make an image. `image-<target>` installs the dependencies of the newest commit and takes a snapshot;
+`image-test-<target>` builds that commit's packages on it, publishes nothing, and switches over. They are two,
+as the machine of the first is gone before the second needs one: an image can be made with room for one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from buildbot.process.properties import Properties
+from buildbot.schedulers.forcesched import CollectedValidationError, ForceScheduler, StringParameter
+from buildbot.schedulers.timed import Nightly
+from buildbot.schedulers.triggerable import Triggerable
+from buildbot.util.twisted import async_to_deferred
+from twisted.internet.defer import Deferred
+
+from master.request_fields import CLAIMED_OWNER
+from master.users import OPERATOR
+from master.workers import provider
+from workers.image_plan import ONLY_CLOUD, clouds_of, is_prepared
+
+if TYPE_CHECKING:
+    from buildbot.util.service import BuildbotService
+
+    from master.model.targets import Target
+    from master.settings import Settings
+
+NIGHTLY = "nightly"
+"""Who asks for the images that nobody asks for."""
+
+
+def image_targets(settings: Settings) -> dict[Target, list[str]]:
+    """Give the targets that images are prepared for, with the clouds that can have them."""
+    openstack = settings.workers.openstack
+    if openstack is None:
+        return {}
+    found = {
+        target: clouds_of(openstack.clouds, target)
+        for target in settings.selected_targets
+        if is_prepared(openstack.prepared_images, target)
+    }
+    return {target: clouds for target, clouds in found.items() if clouds}
+
+
+def image_builder(target: Target) -> str:
+    """Name the builder that makes a target's images."""
+    return f"image-{target}"
+
+
+def image_test_builder(target: Target) -> str:
+    """Name the builder that tests a target's images."""
+    return f"image-test-{target}"
+
+
+class ImagesScheduler(ForceScheduler):
+    """Makes an image of a target now, for the operator."""
+
+    compare_attrs = ("clouds",)
+
+    def checkConfig(self, *, clouds: dict[str, list[str]], **kwargs: Any) -> None:  # type: ignore[override]
+        """Take the clouds that each builder can make images in, besides what a ForceScheduler takes."""
+        super().checkConfig(**kwargs)
+        self.clouds = clouds
+
+    @async_to_deferred
+    async def reconfigService(self, *, clouds: dict[str, list[str]], **kwargs: Any) -> None:  # type: ignore[override]
+        """Take the settings, and show only fields that mean something here."""
+        await super().reconfigService(**kwargs)
+        self.clouds = clouds
+        self.all_fields = [StringParameter("cloud", label="Cloud (the first that can, if empty)", size=30)]
+        self.forcedProperties: list[Any] = []
+
+    def force(self, /, **params: Any) -> Deferred[Any]:  # type: ignore[override]
+        """Give `[buildset id, {builder id: buildrequest id}]`, or say what is wrong."""
+        return Deferred.fromCoroutine(self._force(params))
+
+    async def _force(self, params: dict[str, Any]) -> Any:
+        owner = str(params.pop("owner", None) or "nobody")
+        name = await self._builder_name(params.pop("builderNames", None), params.pop("builderid", None))
+        wanted = params.pop("cloud", "")
+        problems = {
+            field: "is not a field of this form" for field in params if field not in (CLAIMED_OWNER, "reason")
+        }
+        can = self.clouds.get(name, [])
+        if not can:
+            problems["builderNames"] = f"must be one of {', '.join(self.clouds)}"
+        elif wanted and wanted not in can:
+            problems["cloud"] = f"must be one of {', '.join(can)}"
+        if owner != OPERATOR:
+            problems["owner"] = "images are the operator's to ask for"
+        if problems:
+            raise CollectedValidationError(problems)
+        properties = Properties()
+        properties.setProperty(ONLY_CLOUD, wanted or can[0], self.name)
+        properties.setProperty("owner", owner, self.name)
+        return await self.addBuildsetForSourceStampsWithDefaults(
+            reason=f"{owner} asked for it", sourcestamps=[], properties=properties, builderNames=[name]
+        )
+
+    async def _builder_name(self, names: Any, builder_id: Any) -> str:
+        assert self.master is not None
+        if isinstance(names, list) and len(names) == 1:
+            return str(names[0])
+        text = str(builder_id)
+        if not (text.isascii() and text.isdigit()) or len(text) > 18:
+            return ""
+        builder = await self.master.data.get(("builders", text))
+        return str(builder["name"]) if builder else ""
+
+
+class UtcNightly(Nightly):
+    """Goes by UTC, whatever the machine's time zone."""
+
+    def current_utc_offset(self, tm: float) -> float:
+        """Give the seconds from UTC to the clock that is gone by."""
+        del tm
+        return 0.0
+
+
+def image_schedulers(settings: Settings) -> list[Any]:
+    """Give the schedulers of images: the door `images`, and one for each cloud at night; none where images are off."""
+    targets = image_targets(settings)
+    openstack = settings.workers.openstack
+    if not targets or openstack is None:
+        return []
+    names = {image_builder(target): clouds for target, clouds in targets.items()}
+    titles = dict.fromkeys(title for clouds in targets.values() for title in clouds)
+    nightly = [
+        UtcNightly(
+            name=f"images-nightly-{number}",
+            builderNames=[name for name, clouds in names.items() if title in clouds],
+            hour=openstack.prepared_images.hour,
+            minute=0,
+            properties={ONLY_CLOUD: title, "owner": NIGHTLY},
+            reason="every night",
+        )
+        for number, title in enumerate(titles, 1)
+    ]
+    return [
+        ImagesScheduler(
+            name="images",
+            builderNames=list(names),
+            buttonName="Prepare an image",
+            label="Prepare an image",
+            clouds=names,
+        ),
+        *nightly,
+        *(
+            Triggerable(name=image_test_builder(target), builderNames=[image_test_builder(target)])
+            for target in targets
+        ),
+    ]
+
+
+def image_services(settings: Settings) -> list[BuildbotService]:
+    """Give the service of images; none where images are off."""
+    targets = image_targets(settings)
+    openstack = settings.workers.openstack
+    if not targets or openstack is None:
+        return []
+    # Only those who use the SDK should pay for its import.
+    from master.image_service import ImageService
+
+    return [
+        ImageService(
+            provider=provider(settings),
+            git=settings.git,
+            prepared=openstack.prepared_images,
+            targets=tuple(targets),
+            state=settings.state,
+        )
+    ]

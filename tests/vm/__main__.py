@@ -1,0 +1,327 @@
+"""`make openstack-vm-test`: packages built inside a real virtual machine, which a real nova boots for them.
+
+The guest's image is the project's own, its cloud-init and kernel are Debian's, its user data is the
+product's. Nothing is asserted about how long anything takes; the log says it. Exit status 0 only if all held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from base64 import b64encode
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from demo import ceph_shaped
+from lab import guest, hypervisor
+from lab.layout import HOME
+from master.model.targets import Target
+from tests.integration.cloud_harness import CloudInstallation
+from tests.integration.harness import DEB
+from tests.vm.machine_life import Phase, Watch, console_phases, step_phases
+from workers import wheels
+from workers.user_data import BootConfig, render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.cloud import Lab
+
+MACHINE = {"ram": 3072, "vcpus": 2, "disk": 8}
+NOVA_FLAVOR = "virtual"
+PACKAGES = ("ceph", "ceph-common", "ceph-common-dbg", "python3-ceph-argparse")
+MINUTES = 60
+"""Until a build that has not ended counts as stuck: without KVM, on a machine that does other things as well."""
+
+EXPIRY_SECONDS = 150
+"""After which the second machine, whose master does not exist, must end itself."""
+
+
+class Log:
+    """The phases so far; each is printed when it is known."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.parts: dict[str, list[Phase]] = {}
+
+    def add(self, part: str, *phases: Phase) -> None:
+        """Add to a part."""
+        rows = self.parts.setdefault(part, [])
+        for phase in phases:
+            rows.append(phase)
+            print(f"{phase.seconds:7.1f} s  {phase.name}", flush=True)
+
+    @contextmanager
+    def timed(self, part: str, name: str) -> Iterator[None]:
+        """Add what takes as long as the body."""
+        began = time.monotonic()
+        yield
+        self.add(part, Phase(name, time.monotonic() - began))
+
+    def markdown(self) -> str:
+        """Give all of it as tables."""
+        lines = []
+        for part, phases in self.parts.items():
+            lines += [f"### {part}", "", "| seconds | |", "|---:|---|"]
+            lines += [f"| {phase.seconds:.1f} | {phase.name.replace('|', '/')} |" for phase in phases]
+            lines.append("")
+        return "\n".join(lines)
+
+
+class Virtual(CloudInstallation):
+    """A master whose servers are virtual machines: they reach it, and its git daemon, at one address only."""
+
+    def __init__(self, directory: Path, lab: Lab) -> None:
+        """Write the settings."""
+        packages, git = free_ports(2)
+        url = f"git://{hypervisor.ADDRESS}:{git}/"
+        super().__init__(
+            directory, lab,
+            clouds=[{"images": {"*-bookworm-*": guest.NAME}, "nova_flavor": NOVA_FLAVOR, "max_instances": 1}],
+            git={"url": f"{url}ceph.git", "canonical_url": f"{url}ceph.git", "allowed": [url]},
+            packages={
+                "host": hypervisor.ADDRESS,
+                "port": packages,
+                "url": f"http://{hypervisor.ADDRESS}:{packages}/",
+            },
+            workers={"host": hypervisor.ADDRESS, "start_timeout": 900, "attempts": 1},
+            build={"memory_per_job": 1024},
+        )  # fmt: skip
+        self.git_port = git
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Serve the Ceph-shaped repository to the guests."""
+        self.input.mkdir()
+        ceph_shaped.generate(self.input)
+        daemon = subprocess.Popen(
+            ["git", "daemon", f"--base-path={self.input}", "--export-all", "--reuseaddr",
+             f"--listen={hypervisor.ADDRESS}", f"--port={self.git_port}", str(self.input)],
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            daemon.terminate()  # and git passes it on
+            daemon.wait()
+
+
+def free_ports(number: int) -> list[int]:
+    """Give ports that nobody listens on at the address that guests reach."""
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind((hypervisor.ADDRESS, 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def build_inside(here: Virtual, image: guest.Guest, log: Log) -> None:
+    """Have the debs built in a virtual machine, and see all of it through to the machine's end."""
+    part = "One build"
+    with Watch(here.lab.admin()) as watch:
+        began = time.monotonic()
+        answer = here.ask(DEB, ref="main")
+        request = followed(here, answer)
+        ended = time.monotonic()
+        [build] = here.builds(answer)
+        here.until(
+            lambda: watch.servers and all("gone" in one.seen for one in watch.servers.values()),
+            "the server is gone",
+        )
+        gone = time.monotonic()
+    watched = list(watch.servers.values())
+    if request["results"] != 0:
+        print(here.machine_log(build), here.machine_log(build, "console"), *(one.console for one in watched))
+    check(request["results"] == 0, f"the build ended well: {build['state_string']}")
+    check(len(watched) == 1, f"one server was made for it: {len(watched)}")
+    seen, steps = watched[0].seen, here.steps(build)
+    log.add(
+        part,
+        Phase("asked until nova shows the server", min(seen.values()) - began),
+        Phase("nova: until ACTIVE", seen["ACTIVE"] - min(seen.values())),
+        *boot_phases(watched[0].console),
+        *step_phases(steps),
+        Phase("asked until published, all in all", ended - began),
+        Phase("published until nova knows no server", gone - ended),
+    )
+    inside(here, build, image)
+    published(here, answer)
+
+
+def followed(here: Virtual, answer: dict[str, Any]) -> dict[str, Any]:
+    """Wait for the request's end, telling what it is at; give it."""
+    told = ""
+    deadline = time.monotonic() + MINUTES * 60
+    while time.monotonic() < deadline:
+        for build in here.builds(answer)[-1:]:
+            at = [step for step in here.steps(build).values() if step["started_at"] and not step["complete"]]
+            said = at[-1]["state_string"] if at else build["state_string"]
+            if said != told:
+                print(f"          {said}", flush=True)
+                told = said
+        request = here.get(f"buildrequests/{next(iter(answer['buildrequest_ids'].values()))}")[
+            "buildrequests"
+        ][0]
+        if request["complete"]:
+            found: dict[str, Any] = request
+            return found
+        time.sleep(1)
+    raise SystemExit(f"not within {MINUTES} minutes; at last: {told}")
+
+
+def boot_phases(console: str) -> list[Phase]:
+    """Give what the console told; without it nothing proves that cloud-init ran."""
+    phases = console_phases(console)
+    for word in (
+        "kernel",
+        "cloud-init running 'init-local'",
+        "cloud-init running 'modules:final'",
+        "user data:",
+    ):
+        check(any(phase.name.startswith(word) for phase in phases), f"the console tells of {word!r}")
+    return phases
+
+
+def inside(here: Virtual, build: dict[str, Any], image: guest.Guest) -> None:
+    """The build's own words say where it ran: on the guest's kernel, not on this machine's."""
+    release = re.search(rb"\d+\.\d+\.\d+-\d+-cloud-amd64", image.kernel.read_bytes()[:65536])
+    check(release is not None, "the image has Debian's cloud kernel")
+    assert release is not None
+    said = here.log(build, "machine")
+    check(release[0].decode() in said, f"the build ran on the guest's kernel {release[0].decode()}")
+    check("uid=0" not in said, "the build ran as a plain user")
+    compiled = here.log(build, "packages")
+    check("dpkg-deb: building package 'ceph-common'" in compiled, "the debs were made in that build")
+
+
+def published(here: Virtual, answer: dict[str, Any]) -> None:
+    """What is served is whole, and its program runs."""
+    index = requests.get(f"{answer['url']}dists/bookworm/main/binary-amd64/Packages", timeout=30).text
+    names = re.findall(r"^Package: (.+)$", index, re.MULTILINE)
+    check(sorted(names) == list(PACKAGES), f"published: {', '.join(sorted(names))}")
+    with tempfile.TemporaryDirectory() as name:
+        for path in re.findall(r"^Filename: (.+)$", index, re.MULTILINE):
+            deb = Path(name, Path(path).name)
+            deb.write_bytes(requests.get(answer["url"] + path, timeout=60).content)
+            subprocess.run(["dpkg-deb", "-x", str(deb), name], check=True)
+        said = subprocess.run(
+            [f"{name}/usr/bin/ceph", "--version"], check=True, capture_output=True, text=True
+        )
+    check(answer["package_key"].rpartition("/")[2] in said.stdout, f"it runs: {said.stdout.strip()}")
+
+
+def expire(here: Virtual, log: Log) -> None:
+    """A machine whose master is gone for ever ends itself when its time is over, though its worker goes on knocking."""
+    cloud = here.lab.connect()
+    data = render(
+        BootConfig(
+            target=Target.from_name(DEB), worker="nobody", password="worthless",
+            master_host=hypervisor.ADDRESS, master_port=free_ports(1)[0],
+            packages_url=here.settings.packages.internal_url, expires=int(time.time()) + EXPIRY_SECONDS,
+        )
+    )  # fmt: skip
+    with Watch(here.lab.admin()) as watch:
+        began = time.monotonic()
+        server = cloud.compute.create_server(
+            name="forgotten", config_drive=True, user_data=b64encode(data.encode()).decode(),
+            image_id=cloud.image.find_image(guest.NAME, ignore_missing=False).id,
+            flavor_id=cloud.compute.find_flavor(NOVA_FLAVOR, ignore_missing=False).id,
+            networks=[{"uuid": cloud.network.find_network("lab", ignore_missing=False).id}],
+        )  # fmt: skip
+        watched = here.until(
+            lambda: (found := watch.servers.get(server.id)) and "SHUTOFF" in found.seen and found,
+            "the forgotten machine is off", EXPIRY_SECONDS + 300,
+        )  # fmt: skip
+        # libvirt gives no console of what is off.
+        console = here.lab.directory / "instances" / server.id / "console.log"
+        said = console.read_text(errors="replace")
+        check("its time is over" in said, "it powered itself off because its time was over")
+        check("the worker starts, and connects to" in said, "its worker was there, and knocked in vain")
+        cloud.compute.delete_server(server.id)
+        cloud.compute.wait_for_delete(server)
+    log.add(
+        "A machine whose master is gone for ever",
+        Phase(
+            f"asked until nova shows it off; it was given {EXPIRY_SECONDS} s",
+            watched.seen["SHUTOFF"] - began,
+        ),
+        *console_phases(said),
+    )
+
+
+def nothing_left(lab: Lab, machines: hypervisor.Hypervisor) -> None:
+    """No guest is left: neither in nova, nor in libvirt, nor a process, nor a disk, nor a port."""
+    admin = lab.admin()
+    check(not list(admin.compute.servers(all_projects=True)), "nova has no server")
+    check(not machines.guests(), "libvirt has no domain")
+    check(not machines.processes(), "there is no qemu process")
+    disks = [path.name for path in (lab.directory / "instances").glob("*-*-*-*-*")]
+    check(not disks, f"there is no disk {disks}")
+    ports = [port for port in admin.network.ports() if port.device_owner.startswith("compute:")]
+    check(not ports, f"neutron has no port of a server {ports}")
+
+
+def check(holds: bool, what: str) -> None:
+    """Say what holds; end with what does not."""
+    print(f"{'  ok' if holds else 'FAIL'}  {what}", flush=True)
+    if not holds:
+        raise SystemExit(1)
+
+
+def run(directory: Path) -> Log:
+    """Do all of it in a directory of its own."""
+    log = Log()
+    with log.timed("Getting ready", "guest image made, or found"):
+        image = guest.build(HOME / "guests", tell=lambda text: print(f"* {text}", flush=True))
+    hypervisor.install()
+    with ExitStack() as stack:
+        with log.timed("Getting ready", "libvirtd and OpenStack up"):
+            lab, machines = stack.enter_context(hypervisor.machines(directory))
+        admin = lab.admin()
+        admin.compute.create_flavor(name=NOVA_FLAVOR, **MACHINE)
+        with log.timed("Getting ready", f"image of {image.disk.stat().st_size / 1e6:.0f} MB in glance"):
+            image.upload(admin)
+        (directory / "master").mkdir()
+        here = Virtual(directory / "master", lab)
+        with log.timed("Getting ready", "wheels of buildbot-worker fetched, the master up"):
+            [kind] = [one for one in wheels.machines(["x86_64"]) if one.tag.startswith("cp311-")]
+            wheels.fetch(here.directory / "wheels", kind)
+            stack.enter_context(here.serving())
+            stack.callback(here.stop)
+            here.start()
+        build_inside(here, image, log)
+        expire(here, log)
+        nothing_left(lab, machines)
+    check(not machines.pid and not machines.processes(), "libvirtd has ended, and every guest with it")
+    check(not Path("/sys/class/net", hypervisor.HOST_SIDE).exists(), "the interfaces are gone")
+    return log
+
+
+def main() -> int:
+    """Build packages inside a virtual machine, and write down how long each phase took."""
+    parser = argparse.ArgumentParser(prog="python -m tests.vm", description=main.__doc__)
+    parser.add_argument(
+        "--log", type=Path, default=HOME / "vm-test.md", help="where the log is written (%(default)s)"
+    )
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="vm-", dir=HOME) as directory:
+        log = run(Path(directory))
+    log.add("All of it", Phase("this test", time.monotonic() - began))
+    arguments.log.write_text(log.markdown())
+    print(f"\n{arguments.log} has the log")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
