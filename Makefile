@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test lint bench image user wheels roots clean
+.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test lint bench bench-openstack image user wheels roots clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -53,8 +53,13 @@ openstack-vm-test: .venv/installed-dev  ## build packages in a real virtual mach
 lint: .venv/installed-dev  ## only lint, types and shellcheck
 	@$(PYTHON) -m tests.gate --lint
 
-bench: .venv/installed-dev  ## measure everything that docs/performance.md reports
+bench: .venv/installed-dev  ## measure everything that docs/performance*.md report; an hour
+	@$(SUDO) deploy/system-packages.sh lab
 	@$(SUDO) $(PYTHON) -m bench
+
+bench-openstack: .venv/installed-dev  ## measure what docs/performance-openstack.md reports, in a lab; 40 minutes
+	@$(SUDO) deploy/system-packages.sh lab
+	@$(SUDO) $(PYTHON) -m bench openstack
 
 clean: stop openstack-lab-down  ## remove everything that `make demo` made, the published packages included
 	$(SUDO) rm -rf .lab/lab .lab/template-* input packages packages-* roots scratch scratch-* staging staging-* state state-* settings-ceph.yaml

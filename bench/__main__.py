@@ -1,4 +1,4 @@
-"""Runs benchmarks, prints a table for each, and with `--write` keeps them in docs/performance.md."""
+"""Runs benchmarks, prints a table for each, and with `--write` keeps them in docs/performance*.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench import machine
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.report import Report
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/performance.md"
+OPENSTACK_PAGE = PAGE.with_name("performance-openstack.md")
 
 NAMES = {
     "price": "bench.price",
@@ -32,10 +33,16 @@ NAMES = {
 }
 """Benchmarks in the order in which they run and are told; the module of each has `run`."""
 
-_HEAD = """\
-# Performance
+OPENSTACK = {
+    f"openstack-{name}": f"bench.openstack_{name}"
+    for name in ("burst", "single", "outage", "stop", "cycles", "killed")
+}
+"""Those of the provider `openstack`, in a lab, beside Buildbot's own; `openstack` names them all. They have a page of their own."""
 
-Made by `python -m bench --write` (`make bench` prints the same and writes nothing); everything on this page was measured in one run, each figure beside what
+_HEAD = """\
+# {title}
+
+Made by `{command}` (`make bench` prints the same and writes nothing); everything on this page was measured in one run, each figure beside what
 it is compared with, by turns, so that what else the machine did hit both sides. A time is a median, with the least and
 the most in brackets, unless its table says otherwise.
 
@@ -45,55 +52,90 @@ Load averages (1, 5 and 15 minutes) at the start: {before}; at the end: {after}.
 """
 
 
-def page(reports: Sequence[Report], before: str, after: str, minutes: float) -> str:
-    """Give the text of docs/performance.md."""
-    head = _HEAD.format(machine=machine.describe(), before=before, after=after, minutes=minutes)
+class Head(NamedTuple):
+    """Where a page is, and what is said at its top."""
+
+    path: Path
+    title: str
+    command: str
+
+
+def page(
+    reports: Sequence[Report],
+    before: str,
+    after: str,
+    minutes: float,
+    head: Head | None = None,
+) -> str:
+    """Give the text of a page."""
+    head = head or _heads()[0][0]
+    top = _HEAD.format(
+        title=head.title, command=head.command, machine=machine.describe(), before=before, after=after,
+        minutes=minutes,
+    )  # fmt: skip
     missed = [f"{report.title}: {what}" for report in reports for what in report.missed]
     verdict = "Every figure that has a bar is within it."
     if missed:
         verdict = "\n".join(["Beyond its bar is:", "", *(f"- {one}" for one in missed)])
-    return "\n".join([head, f"{verdict}\n", *(report.markdown() for report in reports)])
+    return "\n".join([top, f"{verdict}\n", *(report.markdown() for report in reports)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that are named, or all; give 1 if one could not be measured."""
+    every = {**NAMES, **OPENSTACK}
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__,
-        epilog=f"names: {', '.join(NAMES)}; as root, since builds run in roots of their own",
+        epilog=f"names: {', '.join(every)}; `openstack` is all of those; as root, since builds run in roots of their own",
     )  # fmt: skip
-    parser.add_argument("name", nargs="*", choices=[[], *NAMES], metavar="NAME", help="default: all")
+    parser.add_argument(
+        "name", nargs="*", choices=[[], *every, "openstack"], metavar="NAME", help="default: all"
+    )
     parser.add_argument("--runs", type=int, help="runs of each side, instead of the benchmark's own number")
     parser.add_argument(
         "--directory", type=Path, help="where 15 GB are free (default: the temporary directory)"
     )
     parser.add_argument(
-        "--write", action="store_true", help="keep the outcome in docs/performance.md; all only"
+        "--write", action="store_true", help="keep the outcome in docs/performance*.md; all, or `openstack`"
     )
     given = parser.parse_args(arguments)
-    if given.write and (given.name or given.runs):
-        parser.error("--write is for a run of everything")
+    if given.write and (given.name not in ([], ["openstack"]) or given.runs):
+        parser.error("--write is for a run of everything, or of all of `openstack`")
+    good = [_part(head, benchmarks, given) for head, benchmarks in _heads()]
+    return int(not all(good))
+
+
+def _heads() -> list[tuple[Head, dict[str, str]]]:
+    """Give the pages, and the benchmarks of each."""
+    cloud = Head(
+        OPENSTACK_PAGE, "Performance of the provider `openstack`", "python -m bench openstack --write"
+    )
+    return [(Head(PAGE, "Performance", "python -m bench --write"), NAMES), (cloud, OPENSTACK)]
+
+
+def _part(head: Head, benchmarks: dict[str, str], given: argparse.Namespace) -> bool:
+    """Run what was asked for of one page, and write it if that was; whether all could be measured."""
+    whole = not given.name or ("openstack" in given.name and benchmarks is OPENSTACK)
+    wanted = [name for name in benchmarks if whole or name in given.name]
     began, before = time.monotonic(), machine.load()
     reports = []
-    failed = False
-    for name in given.name or NAMES:
+    for name in wanted:
         print(f"{name}: load averages {machine.load()}", file=sys.stderr, flush=True)
         try:
-            report = measure(name, given.directory, given.runs)
+            report = measure(benchmarks[name], name, given.directory, given.runs)
         except Exception:
             traceback.print_exc()
             print(f"{name} could not be measured", file=sys.stderr, flush=True)
-            failed = True
             continue
         reports.append(report)
         print(report.markdown(), flush=True)
-    if given.write and not failed:
-        PAGE.write_text(page(reports, before, machine.load(), (time.monotonic() - began) / 60))
-    return int(failed)
+    if given.write and reports and len(reports) == len(benchmarks):
+        head.path.write_text(page(reports, before, machine.load(), (time.monotonic() - began) / 60, head))
+    return len(reports) == len(wanted)
 
 
-def measure(name: str, parent: Path | None, runs: int | None) -> Report:
+def measure(module_name: str, name: str, parent: Path | None, runs: int | None) -> Report:
     """Run one benchmark in a directory of its own, which is gone after."""
-    module: Any = import_module(NAMES[name])
+    module: Any = import_module(module_name)
     directory = Path(mkdtemp(prefix=f"bench-{name}-", dir=parent))
     try:
         report: Report = module.run(directory, **({"runs": runs} if runs else {}))

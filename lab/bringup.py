@@ -64,12 +64,11 @@ def up(
         if _state(directory) and processes.running():
             raise LabError(f"a lab runs in {directory} already: `python -m lab down {directory}` ends it")
         try:
-            _clear(directory, processes)
-            return _Bringup(directory, driver, processes, more or {}, say).run()
-        except BaseException as failure:
+            with _sentences(directory, processes):
+                _clear(directory, processes)
+                return _Bringup(directory, driver, processes, more or {}, say).run()
+        except BaseException:
             processes.end()
-            if isinstance(failure, _FAILURES):
-                raise LabError(_sentence(failure, directory)) from failure
             raise
 
 
@@ -212,6 +211,9 @@ class _Bringup:
                 requests.get(f"http://{host}:{port}/", timeout=2)
             except requests.Timeout:
                 continue
+            except requests.ConnectionError:  # it has just ended, and is seen to have in a moment
+                time.sleep(0.2)
+                continue
             return
 
     def _wait_for_compute(self) -> None:
@@ -297,6 +299,16 @@ def _state(directory: Path) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = json.loads(text) if text else {}
     return found
+
+
+@contextmanager
+def _sentences(directory: Path, processes: Processes) -> Iterator[None]:
+    """Turn what fails on the way up into a sentence; a process that has ended knows best what failed."""
+    try:
+        yield
+    except _FAILURES as failure:
+        processes.check()
+        raise LabError(_sentence(failure, directory)) from failure
 
 
 def _sentence(failure: BaseException, directory: Path) -> str:

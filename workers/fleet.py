@@ -378,7 +378,9 @@ class Fleet:
         going.due = self._clock.seconds() + nth(_GOING, going.looks)
         patience = _STUCK if server.task_state == "deleting" else _IGNORED * min(going.tries, 20)
         if going.asked_at and began - going.asked_at >= patience:
-            log.msg(f"{going.what} ({going.server_id}) was to be deleted and is {server.status} ({server.task_state or "idle"}): again")
+            log.msg(
+                f"{going.what} ({going.server_id}) was to be deleted and is {server.status} ({server.task_state or 'no task'}): again"
+            )
             self._ask(going)
 
     def _take_in(self, instance: Instance, server: Seen) -> None:

@@ -42,7 +42,7 @@ anew() {
     [ -d "$mirror/modules" ] && git submodule deinit --quiet --force --all && rm -rf .git/modules && submodules
 }
 if [ -f .gitmodules ]; then
-    submodules || fail "the submodules of $sha1 cannot be fetched"
+    submodules || anew || fail "the submodules of $sha1 cannot be fetched"
 fi
 head=$(git rev-parse HEAD)
 [ "$head" = "$sha1" ] || fail "HEAD is $head, not $sha1 as asked for"

@@ -32,6 +32,8 @@ def test_help_lists_the_names_and_measures_nothing() -> None:
     names = told.stdout.partition("names: ")[2].replace("\n", " ").partition(";")[0].split(",")
     assert [name.strip() for name in names] == [
         "price", "first-step", "installable", "checkout", "published", "burst", "upload",
+        "openstack-burst", "openstack-single", "openstack-outage", "openstack-stop", "openstack-cycles",
+        "openstack-killed",
     ]  # fmt: skip
 
 
@@ -42,7 +44,9 @@ def test_an_unknown_name_is_refused() -> None:
     assert refused.value.code == 2
 
 
-@pytest.mark.parametrize("arguments", [["price", "--write"], ["--runs", "1", "--write"]])
+@pytest.mark.parametrize(
+    "arguments", [["price", "--write"], ["openstack-stop", "--write"], ["--runs", "1", "--write"]]
+)
 def test_only_a_full_run_is_written_down(arguments: list[str]) -> None:
     """The page is of one run of everything, with the number of runs that it says."""
     with pytest.raises(SystemExit) as refused:
@@ -54,6 +58,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Any) -> Path:
     page = tmp_path / "performance.md"
     monkeypatch.setattr(command, "PAGE", page)
     monkeypatch.setattr(command, "NAMES", {"one": "bench.one"})
+    monkeypatch.setattr(command, "OPENSTACK", {})
     monkeypatch.setitem(sys.modules, "bench.one", SimpleNamespace(run=run))
     return page
 

@@ -137,6 +137,9 @@ class Patient:
         }
         self.openstack = {"clouds_yaml": "clouds.yaml", "master_id": "patient", **settings}
         self.said = ""
+        # Wheels are another test's subject.
+        (directory / "wheels").mkdir()
+        (directory / "wheels/index-cp311-x86_64.json").write_text("{}")
 
     def add(
         self, name: str, settings: dict[str, Any] | None = None, *, login: str = "packages", **auth: Any
@@ -172,7 +175,9 @@ class Patient:
 
     def lines(self, cloud: str) -> list[str]:
         """Give the findings about a cloud."""
-        section = re.search(rf"^cloud {re.escape(cloud)}(?:/\w+)?\n((?:  .*\n)*)", self.said, re.MULTILINE)
+        section = re.search(
+            rf"^(?:cloud )?{re.escape(cloud)}(?:/\w+)?\n((?:  .*\n)*)", self.said, re.MULTILINE
+        )
         assert section, self.said
         return [line for line in section[1].splitlines() if re.match(r"  (ok|warning|FAIL) ", line)]
 
@@ -194,6 +199,8 @@ def test_a_cloud_with_all_right(lab: Lab, tmp_path: Path) -> None:
     patient.add("one")
     patient.add("two", login="packages-password")
     assert patient.examine() == 0, patient.said
+    said = [line.split(":")[0].split()[-1] for line in patient.lines("master")]
+    assert said == ["clouds_yaml", "tls", "wheels", "data"]
     for cloud in ("one", "two"):
         assert patient.not_ok(cloud) == []
         said = [line.split()[1].rstrip(":") for line in patient.lines(cloud)]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,15 +19,13 @@ import yaml
 from master.model.targets import Target
 from tests.integration.harness import CHECKOUT, free_ports
 from workers.cloud_data import Leftover, Limits, Seen
-from workers.doctor import verdicts
-from workers.doctor.settings import Address, Unreadable, in_force, read
+from workers.doctor import home, verdicts
+from workers.doctor.settings import Address, InForce, Unreadable, in_force, read
 from workers.doctor.trial import FORGOTTEN_SECONDS, heard, last_lines, not_made, user_data
 from workers.doctor.verdicts import Finding, ImageFacts, Login, Named, Verdict
-from workers.openstack_settings import BootVolume, CloudSettings, MachineSize
+from workers.openstack_settings import BootVolume, CloudSettings, MachineSize, OpenStackSettings
 from workers.sizes import NovaFlavor
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from workers.tls import self_signed
 
 BOOKWORM = Target.from_name("ceph-deb-bookworm-x86_64-default")
 ROCKY = Target.from_name("ceph-rpm-rocky9-x86_64-default")
@@ -390,17 +390,78 @@ def test_the_script_reaches_what_listens(tmp_path: Path) -> None:
 def test_clouds_yaml_that_others_may_read(tmp_path: Path) -> None:
     """A clouds.yaml of a mode that lets others read it is warned of, and one that is not there fails."""
     file = tmp_path / "clouds.yaml"
-    assert verdicts.secrecy(None) == []
-    assert said(verdicts.secrecy(file)) == [
+    assert home.secrecy(None) == []
+    assert said(home.secrecy(file)) == [
         f"FAIL clouds_yaml: setting `clouds_yaml`: No such file or directory: {file}"
     ]
     file.touch()
     file.chmod(0o640)
-    assert said(verdicts.secrecy(file)) == [
+    assert said(home.secrecy(file)) == [
         f"warning clouds_yaml: others on this machine may read {file}: chmod 600"
     ]
     file.chmod(0o600)
-    assert verdicts.secrecy(file) == []
+    assert said(home.secrecy(file)) == ["ok clouds_yaml: nobody else may read it"]
+
+
+def at_home(**more: Any) -> InForce:
+    """Give settings of a master at master.example.org."""
+    address = Address("workers.openstack.master_host", "master.example.org", 9989)
+    values: dict[str, Any] = {
+        "openstack": OpenStackSettings(clouds=(CLOUD,)), "targets": (BOOKWORM, ROCKY), "master_id": "x",
+        "start_timeout": 1200.0, "listens": (address,), "reached": (address,),
+        "packages_url": "http://master.example.org:8011/", "wheels": Path("/nonexistent"), "tls": True,
+        "certificate": None, **more,
+    }  # fmt: skip
+    return InForce(**values)
+
+
+def test_tls(tmp_path: Path) -> None:
+    """TLS that is off is warned of; a certificate of the operator's must be there, for the host, and last."""
+    now = datetime.now(UTC)
+    made = self_signed(tmp_path, ["master.example.org", "10.0.0.5"]).certificate
+
+    def judged(host: str = "master.example.org", at: datetime = now, **more: Any) -> str:
+        address = Address("x", host, 9989)
+        return said(home.tls(at_home(**{"certificate": made, "reached": (address,), **more}), at))[0]
+
+    assert judged(tls=False).startswith("warning tls: setting `workers.tls` is off")
+    assert judged(certificate=None).startswith("ok tls: on; the master makes the certificate")
+    assert judged().startswith("ok tls: on; the certificate is for master.example.org, until 20")
+    assert judged("10.0.0.5").startswith("ok ")
+    for other in ("10.0.0.6", "other.example.org", "example.org"):
+        assert judged(other).startswith(f"FAIL tls: setting `workers.certificate`: it is not for {other}")
+    assert judged(at=now + timedelta(days=3640)).startswith("warning tls: on; the certificate is for")
+    assert judged(at=now + timedelta(days=3660)).startswith(
+        "FAIL tls: setting `workers.certificate`: it is good until"
+    )
+    assert judged(certificate=tmp_path / "none").startswith("FAIL tls: setting `workers.certificate`")
+    (tmp_path / "text").write_text("hello")
+    assert judged(certificate=tmp_path / "text").startswith("FAIL tls: setting `workers.certificate`")
+    wild = self_signed(tmp_path / "wild", ["*.example.org"]).certificate
+    assert judged(certificate=wild).startswith("ok ")
+    assert judged("a.b.example.org", certificate=wild).startswith("FAIL ")
+
+
+def test_wheels(tmp_path: Path) -> None:
+    """Every kind of machine that targets need must find wheels; what is missing is named."""
+    (line,) = said(home.wheels(at_home(wheels=tmp_path)))
+    assert line.startswith(
+        f"warning wheels: setting `packages.wheels`: {tmp_path} has none for cp311-x86_64, cp39-"
+    )
+    for name in ("cp311-x86_64", "cp39-x86_64"):
+        (tmp_path / f"index-{name}.json").write_text("{}")
+    assert said(home.wheels(at_home(wheels=tmp_path))) == ["ok wheels: cp311-x86_64, cp39-x86_64"]
+
+
+def test_user_data_that_cannot_be_made(tmp_path: Path) -> None:
+    """What the settings say of machines must fit in user data; what does not is told with its cloud."""
+    (line,) = said(home.user_data(at_home()))
+    assert re.fullmatch(r"ok user data: \d{5} bytes at most, of 49151", line)
+    broken = replace(CLOUD, environment={"http proxy": "x"})
+    (line,) = said(
+        home.user_data(at_home(openstack=OpenStackSettings(clouds=(CLOUD, replace(broken, cloud="b")))))
+    )
+    assert line.startswith("FAIL user data: settings of cloud b: user data: environment 'http proxy'")
 
 
 SETTINGS = {
@@ -434,6 +495,8 @@ def test_the_settings_that_are_read(tmp_path: Path) -> None:
         Address("packages.worker_url", "packages.example.org", 443),
     )
     assert (found.start_timeout, found.master_id) == (900, "")
+    assert (found.tls, found.certificate, found.wheels) == (True, None, tmp_path / "wheels")
+    assert found.packages_url == "https://packages.example.org/build/"
 
     (tmp_path / "state").mkdir()
     (tmp_path / "state/master-id").write_text("0123456789ab\n")

@@ -15,6 +15,7 @@ from workers.cloud import Cloud
 from workers.cloud_errors import Trouble
 from workers.doctor import verdicts
 from workers.doctor.checks import Checks
+from workers.doctor.home import home
 from workers.doctor.settings import InForce, Unreadable, read
 from workers.doctor.trial import Trial
 from workers.doctor.verdicts import Finding, Verdict, fail
@@ -45,7 +46,8 @@ class Doctor:
         print(
             f"{len(in_force.targets)} targets on, {len(clouds)} clouds; settings in force: python -m master.settings"
         )
-        for finding in verdicts.secrecy(in_force.openstack.clouds_yaml):
+        print("\nmaster", flush=True)
+        for finding in home(in_force):
             self._show(finding)
         for cloud in clouds:
             print(f"\ncloud {cloud.title}", flush=True)

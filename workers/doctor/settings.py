@@ -55,6 +55,11 @@ class InForce:
     """Where the master takes workers and uploads."""
     reached: tuple[Address, ...]
     """The same as build machines are told."""
+    packages_url: str
+    wheels: Path
+    tls: bool
+    certificate: Path | None
+    """What workers are shown; None if the master makes one."""
 
     @property
     def tag(self) -> str:
@@ -98,6 +103,10 @@ def in_force(data: Mapping[str, Any]) -> InForce:
             ),
             Address("packages.worker_url", parts.hostname or "", by_url),
         ),
+        packages_url=url,
+        wheels=Path(packages["wheels"]),
+        tls=workers["tls"] != "off",
+        certificate=Path(workers["certificate"]) if workers["certificate"] else None,
     )
 
 

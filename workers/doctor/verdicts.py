@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from master.model.targets import Target
     from workers.cloud_data import Leftover, Limits, Seen
@@ -342,17 +341,6 @@ def ways(listens: Sequence[Address], reached: Sequence[Address], *, clouds_are_n
             said = f"machines are told {there}, and the master listens on {here} only: set `{here.setting}`"
             found.append(fail("master", said))
     return found or [ok("master", f"machines are told {reached[0]} and {reached[1]}")]
-
-
-def secrecy(clouds_yaml: Path | None) -> list[Finding]:
-    """Judge who else may read the file with the credentials."""
-    try:
-        mode = clouds_yaml.stat().st_mode if clouds_yaml else 0
-    except OSError as error:
-        return [fail("clouds_yaml", f"setting `clouds_yaml`: {error.strerror}: {clouds_yaml}")]
-    if mode & 0o077:
-        return [warning("clouds_yaml", f"others on this machine may read {clouds_yaml}: chmod 600")]
-    return []
 
 
 def is_near(url: str) -> bool:
