@@ -10,6 +10,11 @@ import tempfile
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from tests.cloud import lab, tenant
+
+__all__ = ["lab", "tenant"]
+"""Fixtures for every test: one lab for the whole session."""
+
 _HOME = tempfile.mkdtemp(prefix="hypothesis-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 set_hypothesis_home_dir(_HOME)

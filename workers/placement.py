@@ -207,6 +207,7 @@ class Placement:
         if trouble.kind is Kind.QUOTA:
             cloud.forget_limits()
             fleet.hold(trouble.sentence, max(quota_wait, trouble.retry_after), until_given_back=True)
+            await boot.tell(trouble.sentence)
             return
         failed = tries.machines if trouble.machine else tries.calls
         failed.append(trouble.sentence)
@@ -218,7 +219,7 @@ class Placement:
             fleet.hold(trouble.sentence, quota_wait, until_given_back=True)
         elif not trouble.machine:
             fleet.in_trouble(trouble)
-        elif pause and not self._others(boot, fleet, tries):
+        if trouble.machine and pause and not self._others(boot, fleet, tries):
             await self._wait(boot, tries, trouble.sentence, nth(_BACK_OFF, len(failed) - 1))
         else:
             await boot.tell(trouble.sentence)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from master.model.distros import DISTS
 from master.model.targets import Target
 from workers.provider import NoMachineEver
-from workers.wheels import Machine as Wheels
+from workers.wheels import Machine, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -133,26 +133,24 @@ class Roots:
                     shutil.rmtree(old)
 
     def _add_worker(self, making: Path) -> None:
-        """Install the master's own version of buildbot-worker for the root's Python, pinned as wheels are.
+        """Install the master's own version of buildbot-worker for the root's Python, as machines in a cloud do.
 
         It lies apart from the root's packages, so that a build does not see it.
         """
-        python = _run(
-            ["chroot", str(making), "python3", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]
-        ).strip()
-        library = making / "opt/buildbot-worker"
-        arch = platform.machine()
-        platforms = [f"--platform=manylinux{tag}_{arch}" for tag in ("2014", "_2_28", "_2_34")]
-        _run(
-            [
-                sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                "--no-warn-conflicts", "--target", str(library), "--python-version", python.rpartition(".")[0],
-                "--implementation=cp", "--only-binary=:all:", *platforms, "--platform=any",
-                "--no-deps", *Wheels(python, arch).pins(),
-            ]
-        )  # fmt: skip
-        shutil.copy(Path(__file__).parent / "scripts/run-worker.py", library)
-        _run(["chroot", str(making), "python3", "-m", "compileall", "-q", "/opt/buildbot-worker"])
+        inside = ["chroot", str(making), "python3", "-I"]
+        python = _run([*inside, "-c", "import platform; print(platform.python_version())"]).strip()
+        wheels = making / "tmp/wheels"
+        fetch(wheels, Machine(python, platform.machine()))
+        told = {
+            "url": "file:///tmp/wheels/",
+            "into": "/opt/buildbot-worker",
+            "version": version("buildbot-worker"),
+        }
+        scripts = Path(__file__).parent / "scripts"
+        _run([*inside, "-c", (scripts / "install-worker.py").read_text()], json.dumps(told))
+        shutil.rmtree(wheels)
+        shutil.copy(scripts / "run-worker.py", making / "opt/buildbot-worker")
+        _run([*inside, "-m", "compileall", "-q", "/opt/buildbot-worker"])
 
     @staticmethod
     def _add_user(making: Path) -> None:
@@ -183,8 +181,8 @@ def _add_macros(making: Path, dist: str) -> None:
     macros.write_text(f"%dist .{row.dist_release}\n%rhel {row.version}\n%{row.dist_release} 1\n")
 
 
-def _run(command: Sequence[str]) -> str:
-    finished = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def _run(command: Sequence[str], told: str = "") -> str:
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, input=told)
     if finished.returncode != 0:
         last = (finished.stderr.strip() or finished.stdout.strip() or "no message").splitlines()[-1]
         raise RuntimeError(f"{command[0]} ended with status {finished.returncode}: {last}")

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from openstack.compute.v2.server import Server
-from openstack.exceptions import raise_from_response
+from openstack.exceptions import NotFoundException, raise_from_response
 
 from workers.cloud_data import Image
 
@@ -52,8 +52,10 @@ class Snapshots:
         """Give an image's status: `queued`, `saving`, `active` and others; empty if it is gone."""
 
         def look(sdk: Connection) -> str:
-            found = sdk.image.find_image(image_id, ignore_missing=True)
-            return str(found.status) if found is not None else ""
+            try:
+                return str(sdk.image.get_image(image_id).status)
+            except NotFoundException:
+                return ""
 
         return await self._cloud.run(look)
 

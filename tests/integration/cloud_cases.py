@@ -114,13 +114,17 @@ def properties(here: CloudInstallation, build: dict[str, Any]) -> dict[str, Any]
 def nothing_left(here: CloudInstallation, lab: Lab, seconds: float = 60) -> None:
     """Wait until nothing of a master is left in nova, nor in neutron what belonged to it or to servers that are gone."""
     here.gone(seconds)
-    tenant = lab.connect("packages")
+    admin, tenant = lab.admin(), lab.connect("packages")
 
     def left() -> list[str]:
+        stale = [f"server {one.id}" for one in admin.compute.servers(tags=[here.tag])]
         alive = {one.id for one in tenant.compute.servers()}
         ports = [one for one in tenant.network.ports() if one.device_owner.startswith("compute:")]
-        stale = [f"port {one.id}" for one in ports if one.device_id not in alive]
+        stale += [f"port {one.id}" for one in ports if one.device_id not in alive]
         both = [*tenant.network.ports(), *tenant.network.ips()]
         return stale + [one.id for one in both if str(one.description).startswith(f"{here.tag} ")]
 
-    here.until(lambda: not left(), f"no ports and floating ips are left: {left()}", seconds)
+    try:
+        here.until(lambda: not left(), "nothing is left", seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {left()}") from None

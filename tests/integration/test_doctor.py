@@ -279,13 +279,15 @@ def test_credentials_that_are_not_as_they_should_be(lab: Lab, tmp_path: Path) ->
 def test_quota(lab: Lab, tenant: Tenant, tmp_path: Path) -> None:
     """Quota for none is a failure, for fewer than `max_instances` a warning, and both say how much to ask for."""
     patient = Patient(tmp_path, lab)
-    patient.add("one")
-    lab.quota(instances=3, ram=511)
+    patient.add("one", {"nova_flavor": "medium"})
+    lab.quota(instances=3, ram=4095)
     assert patient.examine() == 1
     few, none = patient.not_ok("one")
-    assert "warning  quota: the quota for instances is 3 (0 used), enough for 3 instances" in few
+    assert re.search(r"warning +quota: the quota for instances is 3 \(\d used\), enough for 3 instances", few)
     assert few.endswith("setting `max_instances` is 4: builds will wait; ask for 4")
-    assert "FAIL     quota: the quota for ram is 511 MB (0 used), and one instance needs 512 MB" in none
+    assert re.search(
+        r"FAIL +quota: the quota for ram is 4095 MB \(\d+ used\), and one instance needs 4096 MB", none
+    )
     assert none.endswith("ask for more, or change setting `nova_flavor`")
 
 

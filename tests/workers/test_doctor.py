@@ -462,6 +462,9 @@ def test_user_data_that_cannot_be_made(tmp_path: Path) -> None:
         home.user_data(at_home(openstack=OpenStackSettings(clouds=(CLOUD, replace(broken, cloud="b")))))
     )
     assert line.startswith("FAIL user data: settings of cloud b: user data: environment 'http proxy'")
+    (tmp_path / "cert").write_text("not a certificate")
+    (line,) = said(home.user_data(at_home(certificate=tmp_path / "cert")))
+    assert line.startswith("FAIL user data: settings of cloud sepia: user data: tls_ca: the text is not")
 
 
 SETTINGS = {

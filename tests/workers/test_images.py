@@ -67,7 +67,7 @@ class Glance:
         properties |= {name: str(value) for name, value in more.items() if name != "name"}
         image = self.tenant.connection.image.create_image(
             more.get("name", NAME), data=b"\0" * 1024, disk_format="raw", container_format="bare",
-            validate_checksum=False, **{name: value for name, value in properties.items() if value},
+            validate_checksum=False, allow_duplicates=True, **{name: value for name, value in properties.items() if value},
         )  # fmt: skip
         return str(image.id)
 

@@ -213,7 +213,7 @@ def _issue(
 
 
 def test_a_chain_of_an_operator_s_own_is_sent_along(tmp_path: Path) -> None:
-    """A certificate of an intermediate authority in one file with its chain serves workers that trust the root only."""
+    """A certificate and its chain in one file serve workers that trust the root only, and those that trust the certificate only."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
     root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
     root = _issue("root", keys[0], root_name, keys[0], ca=True)
@@ -224,12 +224,14 @@ def test_a_chain_of_an_operator_s_own_is_sent_along(tmp_path: Path) -> None:
     form, secret = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     (tmp_path / "key").write_bytes(keys[2].private_bytes(pem, form, secret))
     endpoint = pb_port("127.0.0.1", 1, tmp_path / "crt", tmp_path / "key").replace("ssl:1:", "ssl:{port}:")
-    ca = root.public_bytes(pem).decode()
-    with (
-        small_master(tmp_path / "master", pb=endpoint, command="true") as running,
-        worker(tmp_path / "worker", running.port, ca=ca, host="localhost") as one,
-    ):
-        until(lambda: running.attached, one.log)
+    with small_master(tmp_path / "master", pb=endpoint, command="true") as running:
+        for trusted in (root, leaf):
+            ca = trusted.public_bytes(pem).decode()
+            with worker(
+                tmp_path / f"worker-{trusted.serial_number}", running.port, ca=ca, host="localhost"
+            ) as one:
+                until(lambda: running.attached, one.log)  # noqa: B023
+            until(lambda: not running.attached, running.log)
 
 
 # How a worker knocks

@@ -43,9 +43,7 @@ class Doctor:
         """Check, print, and give the exit status."""
         in_force = self._in_force
         clouds = in_force.openstack.clouds
-        print(
-            f"{len(in_force.targets)} targets on, {len(clouds)} clouds; settings in force: python -m master.settings"
-        )
+        print(f"targets: {', '.join(map(str, in_force.targets))}")
         print("\nmaster", flush=True)
         for finding in home(in_force):
             self._show(finding)

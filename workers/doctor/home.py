@@ -84,6 +84,10 @@ def wheels(in_force: InForce) -> list[Finding]:
 def user_data(in_force: InForce) -> list[Finding]:
     """Judge whether user data can be made of the settings, for every cloud and target, and its size."""
     largest, known = 0, digests(in_force.wheels)
+    try:
+        certificate = in_force.certificate.read_text() if in_force.tls and in_force.certificate else ""
+    except (OSError, ValueError):
+        return []  # told of by `tls`
     for cloud in in_force.openstack.clouds:
         for target in in_force.targets:
             try:
@@ -92,7 +96,7 @@ def user_data(in_force: InForce) -> list[Finding]:
                         target=target, worker="openstack-1", password="x" * 32,
                         master_host=in_force.reached[0].host, master_port=in_force.reached[0].port,
                         packages_url=in_force.packages_url, expires=4102444800,
-                        environment=cloud.environment, wheels=known,
+                        tls_ca=certificate, environment=cloud.environment, wheels=known,
                     )
                 )  # fmt: skip
             except ValueError as error:

@@ -47,11 +47,23 @@ def endpoint(config: dict[str, Any]) -> Any:
     tcp = HostnameEndpoint(reactor, config["host"], config["port"], timeout=10)
     if not config.get("ca"):
         return tcp
-    from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+    from OpenSSL.crypto import X509StoreFlags
+    from twisted.internet.interfaces import IOpenSSLTrustRoot
+    from twisted.internet.ssl import Certificate, optionsForClientTLS
+    from zope.interface import implementer
 
     found = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", config["ca"], re.DOTALL)
-    trusted = trustRootFromCertificates([Certificate.loadPEM(one) for one in found])
-    return wrapClientTLS(optionsForClientTLS(config["host"], trustRoot=trusted), tcp)
+
+    @implementer(IOpenSSLTrustRoot)
+    class Trusted:
+        def _addCACertsToContext(self, context: Any) -> None:
+            store = context.get_cert_store()
+            for one in found:
+                store.add_cert(Certificate.loadPEM(one).original)
+            # So that the master's own certificate will do, whoever has signed it.
+            store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
+
+    return wrapClientTLS(optionsForClientTLS(config["host"], trustRoot=Trusted()), tcp)
 
 
 class Telling:
