@@ -11,6 +11,7 @@ import base64
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from bench.moments import Moments
 from bench.openstack_probe import Lags, until
 from bench.stock_openstack import START_TIMEOUT, StockOpenStack
 from lab.cloud import Lab, running
+from lab.install import install
 from lab.proxy import FaultProxy
 from master.model.targets import Target
 from tests.integration.cloud_harness import CLOUD, CloudInstallation
@@ -195,6 +197,7 @@ class Ours:
 @contextmanager
 def ground(directory: Path) -> Iterator[Ground]:
     """Give a lab whose servers run in the root that our builds run in."""
+    install(lambda text: print(text, file=sys.stderr))
     root = Root.of(Target.from_name(DEB), host_suite())
     roots = Roots(ROOTS, {})
     list(roots.prepare(root))

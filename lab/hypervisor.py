@@ -64,6 +64,7 @@ class Hypervisor:
         self.directory = directory.resolve()
         self._tied = ["setpriv", "--pdeathsig", "KILL", "--"] if attached else []
         self._pid_file = self.directory / "pid"
+        self._namespace_file = self.directory / "pid-namespace"
 
     @property
     def uri(self) -> str:
@@ -87,7 +88,7 @@ class Hypervisor:
     def start(self) -> None:
         """Start all of it; LabError says what is missing, or whose it is already."""
         if self.pid:
-            return
+            raise LabError(f"a hypervisor runs in {self.directory} already")
         if len(os.fsencode(self.uri.partition("=")[2])) > _LONGEST:
             raise LabError(f"{self.directory} is too long a name for a directory with a socket in it")
         for place in ("etc/libvirt", "run/libvirt"):
@@ -112,6 +113,7 @@ class Hypervisor:
                 self.stop()
                 raise LabError(f"libvirtd does not answer; its log: {log.name}")
             time.sleep(0.1)
+        self._namespace_file.write_text(os.readlink(f"/proc/{process.pid}/ns/pid_for_children"))
 
     def guests(self) -> list[str]:
         """Name the virtual machines that there are."""
@@ -119,16 +121,19 @@ class Hypervisor:
 
     def processes(self) -> list[int]:
         """Give the pids of its qemu processes, whatever libvirtd knows of them."""
-        mark = os.fsencode(self.directory)
+        try:
+            namespace = self._namespace_file.read_text()
+        except FileNotFoundError:
+            return []
         found = []
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 try:
                     program = os.readlink(f"/proc/{entry}/exe")
-                    mounts = Path("/proc", entry, "mountinfo").read_bytes()
+                    inside = os.readlink(f"/proc/{entry}/ns/pid") == namespace
                 except OSError:
                     continue
-                if "/qemu-system-" in program and mark in mounts:
+                if inside and "/qemu-system-" in program:
                     found.append(int(entry))
         return found
 
@@ -151,7 +156,9 @@ class Hypervisor:
         owner = _alias()
         if owner is not None:
             if not owner or _pid(Path(owner)):
-                raise LabError(f"the interface {HOST_SIDE} is in use by {owner or 'somebody else'}")
+                raise LabError(
+                    f"the interface {HOST_SIDE} is in use by {owner or 'somebody else'}: ip link delete {HOST_SIDE} removes it"
+                )
             _run("ip", "link", "delete", HOST_SIDE)
         _run("ip", "link", "add", HOST_SIDE, "type", "veth", "peer", "name", GUEST_SIDE)
         _run("ip", "link", "set", HOST_SIDE, "alias", str(self.directory))

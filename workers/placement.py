@@ -203,11 +203,14 @@ class Placement:
             tries.refused[cloud.title] = trouble.sentence
             return
         tries.avoid.add(cloud.title)
+        # Where no other cloud is left, the wait for this one tells the reason.
+        others = self._others(boot, fleet, tries)
         quota_wait = nth(_QUOTA_WAITS, tries.quota_waits)
         if trouble.kind is Kind.QUOTA:
             cloud.forget_limits()
             fleet.hold(trouble.sentence, max(quota_wait, trouble.retry_after), until_given_back=True)
-            await boot.tell(trouble.sentence)
+            if others:
+                await boot.tell(trouble.sentence)
             return
         failed = tries.machines if trouble.machine else tries.calls
         failed.append(trouble.sentence)
@@ -219,10 +222,10 @@ class Placement:
             fleet.hold(trouble.sentence, quota_wait, until_given_back=True)
         elif not trouble.machine:
             fleet.in_trouble(trouble)
-        if trouble.machine and pause and not self._others(boot, fleet, tries):
-            await self._wait(boot, tries, trouble.sentence, nth(_BACK_OFF, len(failed) - 1))
-        else:
+        if others or (trouble.machine and not pause):
             await boot.tell(trouble.sentence)
+        elif trouble.machine:
+            await self._wait(boot, tries, trouble.sentence, nth(_BACK_OFF, len(failed) - 1))
 
     def _others(self, boot: Boot, fleet: Fleet, tries: Tries) -> bool:
         """Whether there is a cloud that has not failed this build yet."""

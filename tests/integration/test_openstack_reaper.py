@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.integration import tiny
 from tests.integration.cloud_cases import nothing_left, properties, published, server_of, until_asleep
-from tests.integration.cloud_harness import CloudInstallation, cloud_installation
+from tests.integration.cloud_harness import cloud_installation
 from tests.integration.harness import DEB
 
 if TYPE_CHECKING:

@@ -99,6 +99,7 @@ def test_a_checkout_with_a_mirror_fetches_what_is_new(served: Served, tmp_path: 
 
 def test_the_mirrored_commit_itself_costs_next_to_nothing(served: Served, tmp_path: Path) -> None:
     """A build of the very commit that the image was prepared for fetches no object at all."""
+    assert git(served.mirror, "rev-parse", "refs/heads/mirrored") == served.first
     assert served.check_out(tmp_path / "same", served.first, served.mirror) < 1_000
     assert not list((tmp_path / "same/src/.git/objects/pack").glob("*.pack"))
 

@@ -7,6 +7,7 @@ product's. Nothing is asserted about how long anything takes; the log says it. E
 from __future__ import annotations
 
 import argparse
+import fcntl
 import re
 import socket
 import subprocess
@@ -22,11 +23,12 @@ import requests
 
 from demo import ceph_shaped
 from lab import guest, hypervisor
+from lab.errors import LabError
 from lab.layout import HOME
 from master.model.targets import Target
 from tests.integration.cloud_harness import CloudInstallation
 from tests.integration.harness import DEB
-from tests.vm.machine_life import Phase, Watch, console_phases, step_phases
+from tests.vm.machine_life import Event, Watch, console_events, step_events, table
 from workers import wheels
 from workers.user_data import BootConfig, render
 
@@ -46,34 +48,29 @@ EXPIRY_SECONDS = 150
 
 
 class Log:
-    """The phases so far; each is printed when it is known."""
+    """What was reached when, in parts; each is printed when it is known."""
 
     def __init__(self) -> None:
-        """Start with none."""
-        self.parts: dict[str, list[Phase]] = {}
+        """Start with nothing."""
+        self._lines: list[str] = []
+        self._began = time.time()
+        self._ready: list[Event] = []
 
-    def add(self, part: str, *phases: Phase) -> None:
-        """Add to a part."""
-        rows = self.parts.setdefault(part, [])
-        for phase in phases:
-            rows.append(phase)
-            print(f"{phase.seconds:7.1f} s  {phase.name}", flush=True)
+    def ready(self, name: str) -> None:
+        """Take note that a part of the preparations is done."""
+        self._ready.append(Event(name, time.time()))
+        print(f"{self._ready[-1].at - self._began:7.1f} s  {name}", flush=True)
 
-    @contextmanager
-    def timed(self, part: str, name: str) -> Iterator[None]:
-        """Add what takes as long as the body."""
-        began = time.monotonic()
-        yield
-        self.add(part, Phase(name, time.monotonic() - began))
+    def part(self, title: str, begin: float, events: list[Event]) -> None:
+        """Take a part that is complete."""
+        rows = ["", f"### {title}", "", *table(events, begin)]
+        self._lines += rows
+        print("\n".join(rows), flush=True)
 
     def markdown(self) -> str:
-        """Give all of it as tables."""
-        lines = []
-        for part, phases in self.parts.items():
-            lines += [f"### {part}", "", "| seconds | |", "|---:|---|"]
-            lines += [f"| {phase.seconds:.1f} | {phase.name.replace('|', '/')} |" for phase in phases]
-            lines.append("")
-        return "\n".join(lines)
+        """Give all of it, the preparations first."""
+        rows = ["### Getting ready", "", *table(self._ready, self._began), *self._lines]
+        return "\n".join([*rows, "", f"All of it took {time.time() - self._began:.0f} s.", ""])
 
 
 class Virtual(CloudInstallation):
@@ -127,32 +124,32 @@ def free_ports(number: int) -> list[int]:
 
 def build_inside(here: Virtual, image: guest.Guest, log: Log) -> None:
     """Have the debs built in a virtual machine, and see all of it through to the machine's end."""
-    part = "One build"
     with Watch(here.lab.admin()) as watch:
-        began = time.monotonic()
+        began = time.time()
         answer = here.ask(DEB, ref="main")
         request = followed(here, answer)
-        ended = time.monotonic()
         [build] = here.builds(answer)
         here.until(
             lambda: watch.servers and all("gone" in one.seen for one in watch.servers.values()),
             "the server is gone",
         )
-        gone = time.monotonic()
     watched = list(watch.servers.values())
     if request["results"] != 0:
-        print(here.machine_log(build), here.machine_log(build, "console"), *(one.console for one in watched))
+        print(here.machine_log(build), *(one.console for one in watched))
     check(request["results"] == 0, f"the build ended well: {build['state_string']}")
     check(len(watched) == 1, f"one server was made for it: {len(watched)}")
-    seen, steps = watched[0].seen, here.steps(build)
-    log.add(
-        part,
-        Phase("asked until nova shows the server", min(seen.values()) - began),
-        Phase("nova: until ACTIVE", seen["ACTIVE"] - min(seen.values())),
-        *boot_phases(watched[0].console),
-        *step_phases(steps),
-        Phase("asked until published, all in all", ended - began),
-        Phase("published until nova knows no server", gone - ended),
+    seen = watched[0].seen
+    boot = boot_events(watched[0].console, seen["ACTIVE"])
+    log.part(
+        "One build",
+        began,
+        [
+            Event("nova has the server", min(seen.values())),
+            Event("nova: ACTIVE", seen["ACTIVE"]),
+            *boot,
+            *step_events(here.steps(build)),
+            Event("nova knows the server no more", seen["gone"]),
+        ],
     )
     inside(here, build, image)
     published(here, answer)
@@ -179,17 +176,17 @@ def followed(here: Virtual, answer: dict[str, Any]) -> dict[str, Any]:
     raise SystemExit(f"not within {MINUTES} minutes; at last: {told}")
 
 
-def boot_phases(console: str) -> list[Phase]:
-    """Give what the console told; without it nothing proves that cloud-init ran."""
-    phases = console_phases(console)
+def boot_events(console: str, began: float) -> list[Event]:
+    """Give what the console told, by this machine's clock; without it nothing proves that cloud-init ran."""
+    events = console_events(console)
     for word in (
-        "kernel",
-        "cloud-init running 'init-local'",
-        "cloud-init running 'modules:final'",
+        "kernel up",
+        "cloud-init begins `init-local`",
+        "cloud-init begins `modules:final`",
         "user data:",
     ):
-        check(any(phase.name.startswith(word) for phase in phases), f"the console tells of {word!r}")
-    return phases
+        check(any(event.name.startswith(word) for event in events), f"the console tells of {word!r}")
+    return [Event(event.name, began + event.at) for event in events]
 
 
 def inside(here: Virtual, build: dict[str, Any], image: guest.Guest) -> None:
@@ -220,7 +217,7 @@ def published(here: Virtual, answer: dict[str, Any]) -> None:
     check(answer["package_key"].rpartition("/")[2] in said.stdout, f"it runs: {said.stdout.strip()}")
 
 
-def expire(here: Virtual, log: Log) -> None:
+def expire(here: Virtual, machines: hypervisor.Hypervisor, log: Log) -> None:
     """A machine whose master is gone for ever ends itself when its time is over, though its worker goes on knocking."""
     cloud = here.lab.connect()
     data = render(
@@ -231,13 +228,19 @@ def expire(here: Virtual, log: Log) -> None:
         )
     )  # fmt: skip
     with Watch(here.lab.admin()) as watch:
-        began = time.monotonic()
+        began = time.time()
         server = cloud.compute.create_server(
             name="forgotten", config_drive=True, user_data=b64encode(data.encode()).decode(),
             image_id=cloud.image.find_image(guest.NAME, ignore_missing=False).id,
             flavor_id=cloud.compute.find_flavor(NOVA_FLAVOR, ignore_missing=False).id,
             networks=[{"uuid": cloud.network.find_network("lab", ignore_missing=False).id}],
         )  # fmt: skip
+        here.until(
+            lambda: (found := watch.servers.get(server.id)) and "ACTIVE" in found.seen,
+            "the forgotten machine is there",
+        )
+        there = (len(machines.guests()), len(machines.processes()))
+        check(there == (1, 1), f"while it lives there are a libvirt domain and a qemu process: {there}")
         watched = here.until(
             lambda: (found := watch.servers.get(server.id)) and "SHUTOFF" in found.seen and found,
             "the forgotten machine is off", EXPIRY_SECONDS + 300,
@@ -249,13 +252,14 @@ def expire(here: Virtual, log: Log) -> None:
         check("the worker starts, and connects to" in said, "its worker was there, and knocked in vain")
         cloud.compute.delete_server(server.id)
         cloud.compute.wait_for_delete(server)
-    log.add(
-        "A machine whose master is gone for ever",
-        Phase(
-            f"asked until nova shows it off; it was given {EXPIRY_SECONDS} s",
-            watched.seen["SHUTOFF"] - began,
-        ),
-        *console_phases(said),
+    log.part(
+        f"A machine whose master is gone for ever, given {EXPIRY_SECONDS} s",
+        began,
+        [
+            Event("nova: ACTIVE", watched.seen["ACTIVE"]),
+            *boot_events(said, watched.seen["ACTIVE"]),
+            Event("nova: SHUTOFF, which it looks for with delay", watched.seen["SHUTOFF"]),
+        ],
     )
 
 
@@ -281,43 +285,64 @@ def check(holds: bool, what: str) -> None:
 def run(directory: Path) -> Log:
     """Do all of it in a directory of its own."""
     log = Log()
-    with log.timed("Getting ready", "guest image made, or found"):
-        image = guest.build(HOME / "guests", tell=lambda text: print(f"* {text}", flush=True))
+    image = guest.build(HOME / "guests", tell=lambda text: print(f"* {text}", flush=True))
+    log.ready("guest image there")
     hypervisor.install()
     with ExitStack() as stack:
-        with log.timed("Getting ready", "libvirtd and OpenStack up"):
-            lab, machines = stack.enter_context(hypervisor.machines(directory))
+        lab, machines = stack.enter_context(hypervisor.machines(directory))
+        log.ready("libvirtd and OpenStack up")
         admin = lab.admin()
         admin.compute.create_flavor(name=NOVA_FLAVOR, **MACHINE)
-        with log.timed("Getting ready", f"image of {image.disk.stat().st_size / 1e6:.0f} MB in glance"):
-            image.upload(admin)
+        image.upload(admin)
+        log.ready(f"guest image of {image.disk.stat().st_size / 1e6:.0f} MB in glance")
         (directory / "master").mkdir()
         here = Virtual(directory / "master", lab)
-        with log.timed("Getting ready", "wheels of buildbot-worker fetched, the master up"):
-            [kind] = [one for one in wheels.machines(["x86_64"]) if one.tag.startswith("cp311-")]
-            wheels.fetch(here.directory / "wheels", kind)
-            stack.enter_context(here.serving())
-            stack.callback(here.stop)
-            here.start()
+        [kind] = [one for one in wheels.machines(["x86_64"]) if one.tag.startswith("cp311-")]
+        wheels.fetch(here.settings.packages.wheels, kind)
+        log.ready("wheels of buildbot-worker fetched")
+        stack.enter_context(here.serving())
+        stack.callback(here.stop)
+        here.start()
+        log.ready("the master up")
         build_inside(here, image, log)
-        expire(here, log)
+        expire(here, machines, log)
         nothing_left(lab, machines)
     check(not machines.pid and not machines.processes(), "libvirtd has ended, and every guest with it")
     check(not Path("/sys/class/net", hypervisor.HOST_SIDE).exists(), "the interfaces are gone")
     return log
 
 
+@contextmanager
+def alone(directory: Path) -> Iterator[Path]:
+    """Give a directory that nobody else uses, without what a killed test has left in it; remove it after."""
+    directory.parent.mkdir(exist_ok=True)
+    with directory.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("another openstack-vm-test runs") from None
+        remove = ["rm", "-rf", "--one-file-system", "--", str(directory)]
+        subprocess.run(remove, check=True)
+        directory.mkdir(mode=0o700)
+        try:
+            yield directory
+        finally:
+            subprocess.run(remove, check=True)
+
+
 def main() -> int:
-    """Build packages inside a virtual machine, and write down how long each phase took."""
+    """Build packages inside a virtual machine, and write down what was reached when."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm", description=main.__doc__)
     parser.add_argument(
         "--log", type=Path, default=HOME / "vm-test.md", help="where the log is written (%(default)s)"
     )
     arguments = parser.parse_args()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="vm-", dir=HOME) as directory:
-        log = run(Path(directory))
-    log.add("All of it", Phase("this test", time.monotonic() - began))
+    try:
+        with alone(HOME / "vm") as directory:
+            log = run(directory)
+    except (LabError, RuntimeError) as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
     arguments.log.write_text(log.markdown())
     print(f"\n{arguments.log} has the log")
     return 0

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 from openstack.exceptions import NotFoundException, SDKException
@@ -14,19 +15,21 @@ from openstack.exceptions import NotFoundException, SDKException
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
-_KERNEL = re.compile(
-    r"^\[\s*([\d.]+)\] (?:Run /init as init process|systemd\[1\]: systemd \S+ running)", re.MULTILINE
+_CONSOLE = re.compile(
+    r"^\[ *(?P<kernel>[\d.]+)\] Run /init as init process"
+    r"|^\[ *(?P<systemd>[\d.]+)\] systemd\[1\]: systemd \S+ running"
+    r"|Cloud-init v\. \S+ (?:running '(?P<stage>[\w:-]+)'|finished) at .* Up (?P<up>[\d.]+) seconds"
+    r"|buildpackages: (?P<after>\d+) s: (?P<said>.+?)\r?$",
+    re.MULTILINE,
 )
-_CLOUD_INIT = re.compile(r"Cloud-init v\. \S+ (running '[\w:-]+'|finished) at .* Up ([\d.]+) seconds")
-_USER_DATA = re.compile(r"buildpackages: (\d+) s: (.+?)\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A row of the log: what was reached, and the seconds since the beginning of its part."""
+class Event:
+    """What was reached, and when, in seconds: of the epoch, or since something that is said elsewhere."""
 
     name: str
-    seconds: float
+    at: float
 
 
 @dataclass
@@ -40,10 +43,10 @@ class Watched:
 
 
 class Watch:
-    """Looks at a project's servers in a thread of its own, as the administrator, from the beginning to the end."""
+    """Looks at all servers, in a thread of its own, from the beginning of each to its end."""
 
     def __init__(self, admin: Connection, interval: float = 0.5) -> None:
-        """Take a connection of its own."""
+        """Take a connection of its own, the administrator's."""
         self._admin = admin
         self._interval = interval
         self._stop = threading.Event()
@@ -70,7 +73,7 @@ class Watch:
                 print(f"  nova: {error}", flush=True)
 
     def _look(self, *, console: bool) -> None:
-        now = time.monotonic()
+        now = time.time()
         there = {server.id: server for server in self._admin.compute.servers(all_projects=True)}
         for server in there.values():
             watched = self.servers.setdefault(server.id, Watched(server.id))
@@ -84,23 +87,43 @@ class Watch:
                 watched.seen.setdefault("gone", now)
 
 
-def console_phases(console: str) -> list[Phase]:
-    """Give what a console tells of a boot, with the guest's own seconds; user data counts from its own start."""
-    phases = []
-    names = iter(("kernel", "initial RAM disk"))
-    for found in _KERNEL.finditer(console):
-        phases.append(Phase(f"{next(names, 'again')} done", float(found[1])))
-    for found in _CLOUD_INIT.finditer(console):
-        phases.append(Phase(f"cloud-init {found[1]}", float(found[2])))
-    for found in _USER_DATA.finditer(console):
-        phases.append(Phase(f"user data: {found[2]}", float(found[1])))
-    return phases
+def console_events(console: str) -> list[Event]:
+    """Give what a console tells of a boot, in seconds since the guest's kernel began."""
+    events = []
+    user_data = 0.0
+    for found in _CONSOLE.finditer(console):
+        if found["kernel"]:
+            events.append(Event("kernel up", float(found["kernel"])))
+        elif found["systemd"]:
+            events.append(Event("root disk mounted, systemd begins", float(found["systemd"])))
+        elif found["stage"]:
+            user_data = float(found["up"])  # it begins in the last stage
+            events.append(Event(f"cloud-init begins `{found['stage']}`", user_data))
+        elif found["up"]:
+            events.append(Event("cloud-init finished", float(found["up"])))
+        else:
+            events.append(Event(f"user data: {found['said']}", user_data + float(found["after"])))
+    return events
 
 
-def step_phases(steps: dict[str, dict[str, Any]]) -> list[Phase]:
-    """Give the seconds that each step of a build took, and what it said."""
+def step_events(steps: dict[str, dict[str, Any]]) -> list[Event]:
+    """Give when each step of a build ended, and what it said."""
     return [
-        Phase(f"step {step['name']}: {step['state_string']}", step["complete_at"] - step["started_at"])
+        Event(f"step `{step['name']}`: {step['state_string']}", step["complete_at"])
         for step in sorted(steps.values(), key=lambda one: int(one["number"]))
         if not step["hidden"]
+    ]
+
+
+def table(events: list[Event], begin: float) -> list[str]:
+    """Give events as a table: seconds since the beginning, and since the event before."""
+    ordered = sorted(events, key=lambda event: event.at)
+    rows = [(Event("", begin), ordered[0]), *pairwise(ordered)] if ordered else []
+    return [
+        "| at, s | took, s | |",
+        "|---:|---:|---|",
+        *(
+            f"| {event.at - begin:.1f} | {event.at - before.at:.1f} | {event.name.replace('|', '/')} |"
+            for before, event in rows
+        ),
     ]

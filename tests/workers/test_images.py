@@ -67,7 +67,7 @@ class Glance:
         properties |= {name: str(value) for name, value in more.items() if name != "name"}
         image = self.tenant.connection.image.create_image(
             more.get("name", NAME), data=b"\0" * 1024, disk_format="raw", container_format="bare",
-            validate_checksum=False, allow_duplicates=True, **{name: value for name, value in properties.items() if value},
+            validate_checksum=False, allow_duplicates=True, visibility="private", **{name: value for name, value in properties.items() if value},
         )  # fmt: skip
         return str(image.id)
 
@@ -542,7 +542,7 @@ def test_an_image_that_is_not_active_yet_is_found(glance: Glance) -> None:
     """A snapshot that a killed master left in the making is removed, whatever state the cloud has it in."""
     image_id = glance.put("making", buildpackages_request=3)
     queued = glance.tenant.connection.image.create_image(
-        f"queued-{secrets.token_hex(3)}", disk_format="raw", container_format="bare",
+        f"queued-{secrets.token_hex(3)}", disk_format="raw", container_format="bare", visibility="private",
         **glance.tenant.connection.image.get_image(image_id).properties,
     )  # fmt: skip
     assert glance.tenant.connection.image.get_image(queued.id).status == "queued"

@@ -230,7 +230,7 @@ def test_a_chain_of_an_operator_s_own_is_sent_along(tmp_path: Path) -> None:
             with worker(
                 tmp_path / f"worker-{trusted.serial_number}", running.port, ca=ca, host="localhost"
             ) as one:
-                until(lambda: running.attached, one.log)  # noqa: B023
+                until(lambda: running.attached, one.log)
             until(lambda: not running.attached, running.log)
 
 

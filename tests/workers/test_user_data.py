@@ -144,11 +144,11 @@ def test_the_password_is_in_one_place() -> None:
 
 
 ATTACKS = [
-    "'; touch /tmp/buildpackages-attack; '",
-    '"; touch /tmp/buildpackages-attack; "',
-    "$(touch /tmp/buildpackages-attack)",
-    "`touch /tmp/buildpackages-attack`",
-    "\\'$(touch /tmp/buildpackages-attack)\\",
+    "'; touch ATTACK; '",
+    '"; touch ATTACK; "',
+    "$(touch ATTACK)",
+    "`touch ATTACK`",
+    "\\'$(touch ATTACK)\\",
     "END OF run-worker.py",
     "${PATH} $1 * ~ ! # & | > < ; %s \\n",
     "ä€",
@@ -156,14 +156,15 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("text", ATTACKS)
-def test_no_value_is_taken_for_shell(text: str) -> None:
+def test_no_value_is_taken_for_shell(tmp_path: Path, text: str) -> None:
     """A password and an environment with everything that shells know arrive as they are, and run nothing."""
+    text = text.replace("ATTACK", str(tmp_path / "attack"))
     script = render(replace(PLAIN, password=text, environment={"http_proxy": text}))
     worker, proxy = variables(script, "worker_config", "http_proxy")
     assert json.loads(worker)["password"] == text
     assert json.loads(worker)["environment"] == {"http_proxy": text}
     assert proxy == text
-    assert not Path("/tmp/buildpackages-attack").exists()
+    assert not (tmp_path / "attack").exists()
 
 
 @settings(max_examples=25, deadline=None)

@@ -48,22 +48,23 @@ def endpoint(config: dict[str, Any]) -> Any:
     if not config.get("ca"):
         return tcp
     from OpenSSL.crypto import X509StoreFlags
-    from twisted.internet.interfaces import IOpenSSLTrustRoot
-    from twisted.internet.ssl import Certificate, optionsForClientTLS
+    from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+    from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
     from zope.interface import implementer
 
     found = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", config["ca"], re.DOTALL)
+    trusted = trustRootFromCertificates([Certificate.loadPEM(one) for one in found])
+    options = optionsForClientTLS(config["host"], trustRoot=trusted)
 
-    @implementer(IOpenSSLTrustRoot)
-    class Trusted:
-        def _addCACertsToContext(self, context: Any) -> None:
-            store = context.get_cert_store()
-            for one in found:
-                store.add_cert(Certificate.loadPEM(one).original)
+    @implementer(IOpenSSLClientConnectionCreator)
+    class Trusting:
+        def clientConnectionForTLS(self, protocol: Any) -> Any:
+            connection = options.clientConnectionForTLS(protocol)
             # So that the master's own certificate will do, whoever has signed it.
-            store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
+            connection.get_context().get_cert_store().set_flags(X509StoreFlags.PARTIAL_CHAIN)
+            return connection
 
-    return wrapClientTLS(optionsForClientTLS(config["host"], trustRoot=Trusted()), tcp)
+    return wrapClientTLS(Trusting(), tcp)
 
 
 class Telling:
