@@ -53,11 +53,11 @@ openstack-vm-test: .venv/installed-dev  ## build packages in a real virtual mach
 lint: .venv/installed-dev  ## only lint, types and shellcheck
 	@$(PYTHON) -m tests.gate --lint
 
-bench: .venv/installed-dev  ## measure everything that docs/performance*.md report; an hour
+bench: .venv/installed-dev  ## measure everything that docs/performance.md reports; an hour
 	@$(SUDO) deploy/system-packages.sh lab
 	@$(SUDO) $(PYTHON) -m bench
 
-bench-openstack: .venv/installed-dev  ## measure what docs/performance-openstack.md reports, in a lab; 40 minutes
+bench-openstack: .venv/installed-dev  ## measure what it reports of the provider openstack, in a lab; 45 minutes
 	@$(SUDO) deploy/system-packages.sh lab
 	@$(SUDO) $(PYTHON) -m bench openstack
 
@@ -71,7 +71,7 @@ clean: stop openstack-lab-down  ## remove everything that `make demo` made, the 
 	@touch $@
 
 .venv/installed-dev: requirements.txt requirements-dev.txt deploy/system-packages.sh
-	@$(SUDO) deploy/system-packages.sh runtime tests
+	@$(SUDO) deploy/system-packages.sh runtime tests lab
 	@[ -x $(PYTHON) ] || python3 -m venv .venv
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ .venv/installed

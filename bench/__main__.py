@@ -1,8 +1,9 @@
-"""Runs benchmarks, prints a table for each, and with `--write` keeps them in docs/performance*.md."""
+"""Runs benchmarks, prints a table for each, and with `--write` keeps them in docs/performance.md."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import time
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from bench.report import Report
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/performance.md"
-OPENSTACK_PAGE = PAGE.with_name("performance-openstack.md")
 
 NAMES = {
     "price": "bench.price",
@@ -37,12 +37,12 @@ OPENSTACK = {
     f"openstack-{name}": f"bench.openstack_{name}"
     for name in ("burst", "single", "outage", "stop", "cycles", "killed")
 }
-"""Those of the provider `openstack`, in a lab, beside Buildbot's own; `openstack` names them all. They have a page of their own."""
+"""Those of the provider `openstack`, in a lab, beside Buildbot's own; `openstack` names them all."""
 
 _HEAD = """\
 # {title}
 
-Made by `{command}` (`make bench` prints the same and writes nothing); everything on this page was measured in one run, each figure beside what
+Made by `{command}` (`make bench` prints the same and writes nothing); everything in this part was measured in one run, each figure beside what
 it is compared with, by turns, so that what else the machine did hit both sides. A time is a median, with the least and
 the most in brackets, unless its table says otherwise.
 
@@ -52,12 +52,31 @@ Load averages (1, 5 and 15 minutes) at the start: {before}; at the end: {after}.
 """
 
 
-class Head(NamedTuple):
-    """Where a page is, and what is said at its top."""
+class Part(NamedTuple):
+    """One part of the page, which is of one run: its title, the command, and its benchmarks."""
 
-    path: Path
     title: str
     command: str
+    benchmarks: dict[str, str]
+
+
+def parts() -> list[Part]:
+    """Give the parts of the page, in their order."""
+    return [
+        Part("Performance", "python -m bench --write", NAMES),
+        Part("Performance: the provider `openstack`", "python -m bench openstack --write", OPENSTACK),
+    ]
+
+
+def with_part(text: str, title: str, part: str) -> str:
+    """Give a page with one part put in, in place of the one of the same title, or after all others."""
+    kept = [one for one in re.split(r"^(?=# )", text, flags=re.MULTILINE) if one.strip()]
+    titles = [one.partition("\n")[0].removeprefix("# ") for one in kept]
+    if title in titles:
+        kept[titles.index(title)] = part
+    else:
+        kept.append(part)
+    return "\n".join(f"{one.rstrip()}\n" for one in kept)
 
 
 def page(
@@ -65,12 +84,12 @@ def page(
     before: str,
     after: str,
     minutes: float,
-    head: Head | None = None,
+    part: Part | None = None,
 ) -> str:
-    """Give the text of a page."""
-    head = head or _heads()[0][0]
+    """Give the text of one part of docs/performance.md, of the first one unless another is given."""
+    part = part or parts()[0]
     top = _HEAD.format(
-        title=head.title, command=head.command, machine=machine.describe(), before=before, after=after,
+        title=part.title, command=part.command, machine=machine.describe(), before=before, after=after,
         minutes=minutes,
     )  # fmt: skip
     missed = [f"{report.title}: {what}" for report in reports for what in report.missed]
@@ -95,25 +114,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--directory", type=Path, help="where 15 GB are free (default: the temporary directory)"
     )
     parser.add_argument(
-        "--write", action="store_true", help="keep the outcome in docs/performance*.md; all, or `openstack`"
+        "--write", action="store_true", help="keep the outcome in docs/performance.md; all, or `openstack`"
     )
     given = parser.parse_args(arguments)
     if given.write and (given.name not in ([], ["openstack"]) or given.runs):
         parser.error("--write is for a run of everything, or of all of `openstack`")
-    good = [_part(head, benchmarks, given) for head, benchmarks in _heads()]
+    good = [_measured(part, given) for part in parts()]
     return int(not all(good))
 
 
-def _heads() -> list[tuple[Head, dict[str, str]]]:
-    """Give the pages, and the benchmarks of each."""
-    cloud = Head(
-        OPENSTACK_PAGE, "Performance of the provider `openstack`", "python -m bench openstack --write"
-    )
-    return [(Head(PAGE, "Performance", "python -m bench --write"), NAMES), (cloud, OPENSTACK)]
-
-
-def _part(head: Head, benchmarks: dict[str, str], given: argparse.Namespace) -> bool:
-    """Run what was asked for of one page, and write it if that was; whether all could be measured."""
+def _measured(part: Part, given: argparse.Namespace) -> bool:
+    """Run what was asked for of one part, and write it if that was; whether all could be measured."""
+    benchmarks = part.benchmarks
     whole = not given.name or ("openstack" in given.name and benchmarks is OPENSTACK)
     wanted = [name for name in benchmarks if whole or name in given.name]
     began, before = time.monotonic(), machine.load()
@@ -129,7 +141,8 @@ def _part(head: Head, benchmarks: dict[str, str], given: argparse.Namespace) -> 
         reports.append(report)
         print(report.markdown(), flush=True)
     if given.write and reports and len(reports) == len(benchmarks):
-        head.path.write_text(page(reports, before, machine.load(), (time.monotonic() - began) / 60, head))
+        text = page(reports, before, machine.load(), (time.monotonic() - began) / 60, part)
+        PAGE.write_text(with_part(PAGE.read_text() if PAGE.exists() else "", part.title, text))
     return len(reports) == len(wanted)
 
 

@@ -215,7 +215,7 @@ def _killed(side: Ours, moment: str) -> Ended:
         published=result == "0" and here.ask(DEB, sha1=sha1)["state"] == "published",
         builds=len(builds),
         well=sum(one["results"] == 0 for one in builds),
-        elsewhere=sum(bool(_ran_on(side, one, "packages") - {side.instance(one)}) for one in builds),
+        elsewhere=sum(_elsewhere(side, one) for one in builds),
         again=again,
         gone=gone,
     )
@@ -224,6 +224,12 @@ def _killed(side: Ours, moment: str) -> Ended:
 def _complete(side: Ours, answer: dict[str, Any]) -> str:
     result, _ = side.built(answer)
     return "" if result < 0 else str(result)
+
+
+def _elsewhere(side: Ours, build: dict[str, Any]) -> bool:
+    """Whether a build ran on another server than its own; one that ended well must say where it ran."""
+    own, ran_on = {side.instance(build)}, _ran_on(side, build, "packages")
+    return ran_on != own if build["results"] == 0 else bool(ran_on - own)
 
 
 def _kill_stock(side: Stock) -> list[str]:

@@ -1,4 +1,4 @@
-"""The gate: lint, types, shellcheck, the roots that builds need, then all tests. `make test` calls it, and CI calls that.
+"""The gate: lint, types, shellcheck, the roots and the lab that tests need, then all tests. `make test` calls it, and CI calls that.
 
 Stops at the first that fails. `--lint` leaves out the tests.
 """
@@ -47,7 +47,10 @@ def main() -> int:
         # Made on demand they would count against the time that a test waits for its build.
         roots = [python, "-m", "workers.roots", "--directory", "roots", "prepare", *TARGETS]
         checks.append(("roots", roots))
-        checks.append(("tests", [python, "-m", "pytest", "--durations=12"]))
+        # The lab's virtual environment, and the template that the tests' lab starts from.
+        checks.append(("lab", [python, "-m", "lab", "up", ".lab/gate"]))
+        checks.append(("lab down", [python, "-m", "lab", "down", ".lab/gate"]))
+        checks.append(("tests", [python, "-m", "pytest", "--durations=20"]))
     for name, command in checks:
         began = time.monotonic()
         print(f"== {name}", flush=True)

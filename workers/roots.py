@@ -35,6 +35,8 @@ _COMMON = (
     "procps", "python3", "python3-all", "python3-setuptools", "sudo", "xz-utils",
 )  # fmt: skip
 _FOR_RPMS = ("createrepo-c", "dnf", "rpm")
+_WORKER_FILES = ("scripts/install-worker.py", "scripts/run-worker.py", "worker-requirements.txt")
+_HERE = Path(__file__).parent
 _RECIPE = "6"
 """Raise it when the way a root is made changes; roots of another recipe are made anew."""
 
@@ -79,7 +81,8 @@ class Root:
     @property
     def name(self) -> str:
         """The directory's name: what it is, and a digest of how it was made."""
-        made_of = json.dumps([self.packages, version("buildbot-worker"), _RECIPE])
+        ours = [(_HERE / name).read_text() for name in _WORKER_FILES]
+        made_of = json.dumps([self.packages, version("buildbot-worker"), _RECIPE, ours])
         digest = hashlib.sha256(made_of.encode()).hexdigest()[:8]
         purpose = f"-for-{self.stand_in_for}" if self.stand_in_for else ""
         return f"{self.suite}{purpose}-{digest}"
@@ -146,7 +149,7 @@ class Roots:
             "into": "/opt/buildbot-worker",
             "version": version("buildbot-worker"),
         }
-        scripts = Path(__file__).parent / "scripts"
+        scripts = _HERE / "scripts"
         _run([*inside, "-c", (scripts / "install-worker.py").read_text()], json.dumps(told))
         shutil.rmtree(wheels)
         shutil.copy(scripts / "run-worker.py", making / "opt/buildbot-worker")

@@ -98,6 +98,15 @@ def test_a_benchmark_that_breaks_is_said_so_and_keeps_the_page(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_part_of_the_page_is_replaced_and_the_other_kept() -> None:
+    """Each part is of one run, and what a person added to the other stays; a heading below is no part."""
+    old = "# A\n\nold\n\n## B\n\n| # B |\n"
+    both = command.with_part(old, "B", "# B\n\nnew\n\n")
+    assert both == "# A\n\nold\n\n## B\n\n| # B |\n\n# B\n\nnew\n"
+    assert command.with_part(both, "A", "# A\n\nagain\n") == "# A\n\nagain\n\n# B\n\nnew\n"
+    assert command.with_part("", "A", "# A\n") == "# A\n"
+
+
 def test_a_table_is_aligned_and_a_bar_does_not_break_it() -> None:
     """Markdown that GitHub shows as a table."""
     assert report.table(["a", "b"], [["x|y", "1"]]) == "| a | b |\n| --- | ---: |\n| x/y | 1 |"

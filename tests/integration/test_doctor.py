@@ -14,6 +14,7 @@ import yaml
 
 from lab.inside.knobs import DEFAULTS
 from tests.cloud import until
+from tests.integration.cloud_harness import cloud_installation
 from tests.integration.harness import CHECKOUT, DEB, free_ports
 
 if TYPE_CHECKING:
@@ -401,3 +402,19 @@ def test_settings_that_cannot_be_examined(lab: Lab, tmp_path: Path) -> None:
     told = subprocess.run(patient.command, cwd=CHECKOUT, capture_output=True, text=True)
     assert told.returncode == 1
     assert "is missing: copy settings.example.yaml" in told.stdout
+
+
+def test_beside_a_running_master(lab: Lab, tenant: Tenant, tmp_path: Path) -> None:
+    """The doctor examines a master that runs: its server reaches it, is not taken for one of the master's, and goes."""
+    (tmp_path / "master").mkdir()
+    with cloud_installation(tmp_path / "master", lab, openstack={"master_id": tenant.master_id}) as here:
+        told = subprocess.run(
+            [sys.executable, "-m", "workers.doctor", "--settings", str(here.settings_file), "--server"],
+            cwd=CHECKOUT, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert told.returncode in (0, 3), told.stdout + told.stderr
+        for port in (here.settings.workers.port, here.settings.packages.port):
+            assert f"the server reaches 127.0.0.1:{port}\n" in told.stdout
+        assert "nothing of it is left" in told.stdout
+        assert "it has no owner" not in (here.settings.state / "twistd.log").read_text()
+    assert left(tenant) == []

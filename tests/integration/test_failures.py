@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from master.model.targets import Target
 from tests.integration import tiny
 from tests.integration.harness import DEB, Installation, tiny_installation
+from workers.roots import Root, host_suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,9 +135,10 @@ def test_machine_whose_worker_never_attaches(
     here: Installation, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A machine that cannot start is tried so often and no more, and every try says what it said last."""
-    root = next(here.settings.workers.local.roots.glob("bookworm-????????"))
     roots = tmp_path_factory.mktemp("roots")
-    (roots / root.name).mkdir()  # taken for a prepared root, and not even a shell is in it
+    (
+        roots / Root.of(Target.from_name(DEB), host_suite()).name
+    ).mkdir()  # taken for a prepared root, and not even a shell is in it
     with tiny_installation(
         tmp_path_factory.mktemp("never"), workers={"attempts": 2, "local": {"roots": str(roots)}}
     ) as made:
