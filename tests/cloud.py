@@ -130,8 +130,13 @@ class Tenant:
         until(lambda: not self.servers(), "all servers are gone")
 
     def left(self) -> list[str]:
-        """Give what is still there of this master's: servers."""
-        return [f"{one.name} ({one.status}, {one.id})" for one in self.servers()]
+        """Give what is still there with this master's tag: servers, ports and floating addresses."""
+        network = self.connection.network
+        return [
+            *(f"server {one.name} ({one.status}, {one.id})" for one in self.servers()),
+            *(f"port {one.id}" for one in network.ports(tags=self.tag)),
+            *(f"floating address {one.floating_ip_address}" for one in network.ips(tags=self.tag)),
+        ]
 
 
 def remains(directory: Path) -> list[str]:

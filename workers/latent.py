@@ -14,7 +14,7 @@ from buildbot.process.results import EXCEPTION, RETRY
 from buildbot.util import Notifier
 from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.latent import AbstractLatentWorker, States
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.python import log
 from twisted.python.failure import Failure
 
@@ -59,7 +59,10 @@ class BuildBoot:
         self._slot = slot
         self._build = build
         self._attached: Notifier[None] = Notifier()
+        self._has_attached = False
         self._log: Any = None
+        self._untold: list[tuple[str, str]] = []
+        self._telling: Deferred[None] | None = None
         self._began = slot.master.reactor.seconds()
 
     async def login(self, password: str = "") -> str:
@@ -67,15 +70,32 @@ class BuildBoot:
         return await self._slot.change_password(password)
 
     async def tell(self, text: str) -> None:
-        """Show the asker what is being waited for: on the build's page, on the step, and in its log."""
+        """Show the asker what is being waited for: on the build's page, on the step, and in its log.
+
+        The database is not waited for: with many builds at once, a machine would be asked for later.
+        """
+        seconds = self._slot.master.reactor.seconds() - self._began
+        self._untold.append((text, f"{seconds:7.1f} s  {text}\n"))
+        if self._telling is None:
+            self._telling = ensureDeferred(self._tell_all())
+            self._telling.addErrback(lambda failure: log.err(failure, "while telling what is waited for"))
+
+    async def _tell_all(self) -> None:
+        """Write what is to be told; of what came meanwhile, all goes to the log, and the last is shown."""
         updates = self._slot.master.data.updates
         step = self._build.preparation_step
-        await updates.setBuildStateString(self._build.buildid, text)
-        await updates.setStepStateString(step.stepid, text)
-        if self._log is None:
-            self._log = await step.addLog("machine", "t")
-        seconds = self._slot.master.reactor.seconds() - self._began
-        await self._log.addContent(f"{seconds:7.1f} s  {text}\n")
+        try:
+            while self._untold:
+                untold, self._untold = self._untold, []
+                text = untold[-1][0]
+                if not self._has_attached:  # by then the page has more to say
+                    await updates.setBuildStateString(self._build.buildid, text)
+                await updates.setStepStateString(step.stepid, text)
+                if self._log is None:
+                    self._log = await step.addLog("machine", "t")
+                await self._log.addContent("".join(line for _, line in untold))
+        finally:
+            self._telling = None
 
     async def keep(self, name: str, text: str) -> None:
         """Keep a text as a log of the build."""
@@ -101,10 +121,13 @@ class BuildBoot:
 
     def has_attached(self) -> None:
         """Take note that the worker has."""
+        self._has_attached = True
         self._attached.notify(None)
 
     async def close(self) -> None:
         """Finish the log."""
+        if self._telling is not None:
+            await self._telling
         kept, self._log = self._log, None
         if kept is not None:
             await kept.finish()

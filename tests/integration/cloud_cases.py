@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+import socket
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
+
+from tests.integration import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +22,28 @@ DEBUG = "ceph-deb-bookworm-x86_64-debug"
 """A second target that builds in the same root."""
 
 SUCCESS, EXCEPTION, RETRY = 0, 4, 5
+
+
+class Gate:
+    """What commits wait at while they are built, until a test opens it; the lab's servers share the host's network."""
+
+    def __init__(self) -> None:
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))  # nobody can connect until somebody listens
+        port = self._listener.getsockname()[1]
+        knock = f"bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}' 2>/dev/null"
+        self.knobs = replace(tiny.WHOLE, work=f"echo asleep\nuntil {knock}; do sleep 0.2; done\n")
+        """A commit whose build waits; the log of its step says `asleep` by then."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def open(self) -> None:
+        """Let through who waits, and whoever comes later."""
+        self._listener.listen(100)
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
 
 
 def more_clouds(original: Path, directory: Path, names: Mapping[str, Mapping[str, Any]]) -> Path:

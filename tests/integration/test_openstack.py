@@ -10,13 +10,12 @@ import pytest
 import yaml
 
 from master.users import digest
-from tests.integration import tiny
 from tests.integration.cloud_cases import (
+    Gate,
     nothing_left,
     page,
     properties,
     published,
-    server_of,
     until_asleep,
     until_page,
 )
@@ -57,8 +56,21 @@ def ask(here: CloudInstallation, secret: str, sha1: str) -> dict[str, Any]:
 
 def test_a_build_gets_a_server_that_says_whose_it_is(here: CloudInstallation, lab: Lab) -> None:
     """The server carries the tag and all there is to know from the start, has a floating ip, and leaves nothing."""
-    answer = ask(here, ALICE, here.repository.commit(tiny.sleeping(5)))
-    until_asleep(here, answer)
+    with Gate() as gate:
+        answer = ask(here, ALICE, here.repository.commit(gate.knobs))
+        until_asleep(here, answer)
+        _looked_at(here, answer, lab)
+        gate.open()
+        [build] = published(here, answer)
+    of_build = properties(here, build)
+    assert of_build["cloud"] == "packages"
+    assert of_build["image"].startswith("bookworm (")
+    assert of_build["nova_flavor"] == "small"
+    nothing_left(here, lab)
+
+
+def _looked_at(here: CloudInstallation, answer: dict[str, Any], lab: Lab) -> None:
+    """Look at the server of a build that runs."""
     [server] = here.servers()
     [build] = here.builds(answer)
     assert here.tag == f"buildpackages-{server.metadata['master']}"
@@ -78,33 +90,35 @@ def test_a_build_gets_a_server_that_says_whose_it_is(here: CloudInstallation, la
     assert (port.device_id, ip.port_id) == (server.id, port.id)
     group = network.find_security_group("builders")
     assert port.security_group_ids == [group.id]
-    published(here, answer)
-    of_build = properties(here, build)
-    assert (of_build["cloud"], of_build["instance"]) == ("packages", server.id)
-    assert of_build["image"].startswith("bookworm (")
-    assert of_build["nova_flavor"] == "small"
-    nothing_left(here, lab)
+    assert properties(here, build)["instance"] == server.id
 
 
 def test_nobody_has_more_than_their_share(here: CloudInstallation, lab: Lab) -> None:
     """With three places and two for each asker, a third request of one waits, and another's is built; the page says why."""
-    sha1s = [here.repository.commit(tiny.sleeping(12)) for _ in range(5)]
-    alice = [ask(here, ALICE, sha1) for sha1 in sha1s[:3]]
-    for answer in alice[:2]:
-        server_of(here, answer)
-    until_page(here, alice[2], r"^2 of 2 instances that alice may have; next try in \d+ s$")
-    bob = [ask(here, BOB, sha1) for sha1 in sha1s[3:]]
-    until_page(here, bob[1], r"^3 of 3 instances that cloud packages may have; next try in \d+ s$")
-    assert sorted(one.metadata["asker"] for one in here.servers()) == ["alice", "alice", "bob"]
-    for answer in [*alice, *bob]:
-        published(here, answer)
-        assert page(here, answer) == "build successful"
+    with Gate() as gate:
+        sha1s = [here.repository.commit(gate.knobs) for _ in range(5)]
+        alice = [ask(here, ALICE, sha1) for sha1 in sha1s[:3]]
+        until_page(here, alice[2], r"^2 of 2 instances that alice may have; next try in \d+ s$")
+        bob = [ask(here, BOB, sha1) for sha1 in sha1s[3:]]
+        until_page(here, bob[1], r"^3 of 3 instances that cloud packages may have; next try in \d+ s$")
+        for answer in (*alice[:2], bob[0]):
+            until_asleep(here, answer)
+        assert sorted(one.metadata["asker"] for one in here.servers()) == ["alice", "alice", "bob"]
+        gate.open()
+        for answer in (*alice, *bob):
+            published(here, answer)
+            assert page(here, answer) == "build successful"
     nothing_left(here, lab)
 
 
 def test_a_build_takes_a_machine_that_was_kept_ready(here: CloudInstallation, lab: Lab) -> None:
     """Turned on by a reload, a machine is made ahead; the next build runs on it, as nova's id of it shows."""
-    prewarm = {"target": DEB, "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "hours": [0, 24]}
+    prewarm = {
+        "target": DEB,
+        "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
+        "hours": [0, 24],
+        "max_age": 1,
+    }
     reload(here, prewarm=[prewarm])
     [warm] = here.until(here.servers, "a machine is made ahead", 60)
     assert warm.metadata["asker"] == "prewarm"

@@ -11,11 +11,11 @@ import pytest
 
 from lab.inside.knobs import DEFAULTS
 from lab.proxy import FaultProxy
-from tests.integration import tiny
 from tests.integration.cloud_cases import (
     DEBUG,
     RETRY,
     SUCCESS,
+    Gate,
     more_clouds,
     nothing_left,
     page,
@@ -362,15 +362,19 @@ def test_a_machine_that_is_lost_while_it_builds_costs_a_build(
 ) -> None:
     """A server that is deleted, or switched off, in the middle of its build is replaced for another build."""
     here, _ = stormy
-    answers = [here.ask(DEB, sha1=here.repository.commit(tiny.sleeping(8))) for _ in range(2)]
-    for answer in answers:
-        until_asleep(here, answer)
-    others = lab.connect("other").compute
-    others.delete_server(server_of(here, answers[0]))
-    others.stop_server(server_of(here, answers[1]))
-    for answer in answers:
-        first, second = published(here, answer)
-        assert (first["results"], second["results"]) == (RETRY, SUCCESS)
+    with Gate() as gate:
+        answers = [here.ask(DEB, sha1=here.repository.commit(gate.knobs)) for _ in range(2)]
+        for answer in answers:
+            until_asleep(here, answer)
+        others = lab.connect("other").compute
+        others.delete_server(server_of(here, answers[0]))
+        others.stop_server(server_of(here, answers[1]))
+        for answer in answers:
+            until_asleep(here, answer, builds=2)
+        gate.open()
+        for answer in answers:
+            first, second = published(here, answer)
+            assert (first["results"], second["results"]) == (RETRY, SUCCESS)
     nothing_left(here, lab)
 
 
@@ -379,39 +383,44 @@ def test_nova_is_away_while_machines_boot_and_go(
 ) -> None:
     """When nova refuses connections, and when it answers nothing, builds wait and say so; all ends well after."""
     here, proxy = stormy
-    lab.set(boot_seconds=3)
     for away in (proxy.refuse, proxy.hang):
-        going = here.ask(DEB, sha1=here.repository.commit(tiny.sleeping(1)))
-        until_asleep(here, going)
-        booting = here.ask(DEB, sha1=here.repository.commit())
-        server_of(here, booting)
-        away("nova")
-        asking = here.ask(DEB, sha1=here.repository.commit())
-        until_page(here, asking, r"it did not answer: .*; next try in")
-        published(here, going)
-        away("nova", on=False)
-        for answer in (booting, asking):
-            assert len(published(here, answer)) == 1
-    lab.set(boot_seconds=0)
+        with Gate() as gate:
+            going = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
+            until_asleep(here, going)
+            lab.set(boot_seconds=3)
+            booting = here.ask(DEB, sha1=here.repository.commit())
+            server_of(here, booting)
+            lab.set(boot_seconds=0)
+            away("nova")
+            asking = here.ask(DEB, sha1=here.repository.commit())
+            until_page(here, asking, r"it did not answer: .*; next try in")
+            gate.open()
+            published(here, going)
+            away("nova", on=False)
+            for answer in (booting, asking):
+                assert len(published(here, answer)) == 1
     nothing_left(here, lab)
 
 
 def test_quota_is_waited_for(stormy: tuple[CloudInstallation, FaultProxy], lab: Lab) -> None:
     """The page says what there is no quota of, in which cloud, and when the next try is; then the build goes on."""
     here, proxy = stormy
-    running = here.ask(DEB, sha1=here.repository.commit(tiny.sleeping(15)))
-    until_asleep(here, running)
-    used = use_up(lab)
-    waiting = here.ask(DEB, sha1=here.repository.commit())
-    proxy.forget_calls()
-    pattern = rf"^no quota for instances in cloud packages, {used} of {used} used; next try in \d+ s$"
-    until_page(here, waiting, pattern)
-    step = here.steps(here.builds(waiting)[-1])["worker_preparation"]
-    assert re.search(pattern, step["state_string"])
-    lab.quota(instances=-1)
-    published(here, waiting)
-    assert sum(call.method == "POST" and call.path.endswith("/servers") for call in proxy.calls) == 1
-    published(here, running)
+    with Gate() as gate:
+        running = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
+        until_asleep(here, running)
+        used = use_up(lab)
+        waiting = here.ask(DEB, sha1=here.repository.commit())
+        proxy.forget_calls()
+        pattern = rf"^no quota for instances in cloud packages, {used} of {used} used; next try in \d+ s$"
+        until_page(here, waiting, pattern)
+        step = here.steps(here.builds(waiting)[-1])["worker_preparation"]
+        assert re.search(pattern, step["state_string"])
+        lab.quota(instances=-1)
+        published(here, waiting)
+        made = [call for call in proxy.calls if call.method == "POST" and call.path.endswith("/servers")]
+        assert len(made) == 1, "nothing was asked for in vain"
+        gate.open()
+        published(here, running)
     nothing_left(here, lab)
 
 
@@ -463,14 +472,15 @@ def test_a_cloud_with_no_host_is_left_for_the_next(several: CloudInstallation) -
 
 def test_a_cloud_with_no_quota_is_left_for_the_next(several: CloudInstallation, lab: Lab) -> None:
     """What one cloud has no quota for is built in the next, without a wait, while the first goes on building."""
-    running = several.ask(DEB, sha1=several.repository.commit(tiny.sleeping(10)))
-    until_asleep(several, running)
-    use_up(lab)
-    answer = several.ask(DEB, sha1=several.repository.commit())
-    [build] = published(several, answer)
-    assert properties(several, build)["cloud"] == "lab"
-    assert "next try" not in told(several, answer)
-    assert "asleep" in several.log(several.builds(running)[0], "packages")
-    [first] = published(several, running)
-    assert properties(several, first)["cloud"] == "packages"
-    assert page(several, running) == "build successful"
+    with Gate() as gate:
+        running = several.ask(DEB, sha1=several.repository.commit(gate.knobs))
+        until_asleep(several, running)
+        use_up(lab)
+        answer = several.ask(DEB, sha1=several.repository.commit())
+        [build] = published(several, answer)
+        assert properties(several, build)["cloud"] == "lab"
+        assert "next try" not in told(several, answer)
+        gate.open()
+        [first] = published(several, running)
+        assert properties(several, first)["cloud"] == "packages"
+        assert page(several, running) == "build successful"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tests.integration import tiny
-from tests.integration.cloud_cases import nothing_left, properties, published, server_of, until_asleep
-from tests.integration.cloud_harness import cloud_installation
+import pytest
+
+from tests.integration.cloud_cases import Gate, nothing_left, properties, published, server_of, until_asleep
+from tests.integration.cloud_harness import CloudInstallation, cloud_installation
 from tests.integration.harness import DEB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from lab.cloud import Lab
@@ -70,94 +72,111 @@ class Littered:
             self.cloud.compute.delete_server(one)
 
 
-def test_what_has_no_owner_goes_and_nothing_else(lab: Lab, tmp_path: Path) -> None:
-    """At start-up, and every minute, all that carries this master's mark and has no owner is ended; look-alikes stay."""
-    littered = Littered(lab)
+@pytest.fixture(scope="module")
+def littered(lab: Lab) -> Iterator[Littered]:
+    """A project in which much lies about before our master starts."""
+    made = Littered(lab)
     try:
-        littered.server("mine", [f"buildpackages-{MINE}"], master=MINE)
-        littered.server("mine, with more tags", ["first", f"buildpackages-{MINE}", "z"], master=MINE)
-        littered.server("another master's", [f"buildpackages-{MINE}2"], master=f"{MINE}2")
-        littered.server("a shorter name's", [f"buildpackages-{MINE[:-1]}"], master=MINE[:-1])
-        littered.server("no tag, expired", [], master=MINE, expires="1")
-        littered.server("only like it", [f"x-buildpackages-{MINE}", MINE], master=MINE)
-        littered.address("mine", f"buildpackages-{MINE} boot 0a1b2c3d")
-        littered.address("another master's", f"buildpackages-{MINE}2 boot 0a1b2c3d")
-        littered.address("nobody's", "")
-        with cloud_installation(tmp_path, lab, openstack={"master_id": MINE}) as here:
-            others = {"another master's", "a shorter name's", "no tag, expired", "only like it"}
-            addresses = {"another master's", "nobody's"}
-            wanted = {"servers": others, "ports": addresses, "ips": addresses}
-            here.until(lambda: littered.left() == wanted, "mine are gone, and no others", 60)
-            littered.server("stray", [f"buildpackages-{MINE}"], master=MINE)
-            littered.server("another stray", [f"buildpackages-{MINE}2"], master=f"{MINE}2")
-            running = here.ask(DEB, sha1=here.repository.commit(tiny.sleeping(70)))
-            wanted["servers"].add("another stray")
-            here.until(lambda: littered.left() == wanted, "the stray is gone within a minute", 75)
-            assert len(published(here, running)) == 1, "and what has an owner was let alone"
-            log = (here.settings.state / "twistd.log").read_text()
-            assert log.count("it has no owner") == 5, "and what was ended is reported"
-            nothing_left(here, lab)
-        assert littered.left() == wanted
+        made.server("mine", [f"buildpackages-{MINE}"], master=MINE)
+        made.server("mine, with more tags", ["first", f"buildpackages-{MINE}", "z"], master=MINE)
+        made.server("another master's", [f"buildpackages-{MINE}2"], master=f"{MINE}2")
+        made.server("a shorter name's", [f"buildpackages-{MINE[:-1]}"], master=MINE[:-1])
+        made.server("no tag, expired", [], master=MINE, expires="1")
+        made.server("only like it", [f"x-buildpackages-{MINE}", MINE], master=MINE)
+        made.address("mine", f"buildpackages-{MINE} boot 0a1b2c3d")
+        made.address("another master's", f"buildpackages-{MINE}2 boot 0a1b2c3d")
+        made.address("nobody's", "")
+        yield made
     finally:
-        littered.clear()
+        made.clear()
 
 
-def test_two_masters_in_one_project(lab: Lab, tmp_path: Path) -> None:
-    """A second master that starts and builds in the same project ends nothing of the first, nor the other way round."""
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-    with cloud_installation(tmp_path / "first", lab) as first:
-        long = first.ask(DEB, sha1=first.repository.commit(tiny.sleeping(25)))
+@pytest.fixture(scope="module")
+def first(
+    lab: Lab, littered: Littered, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CloudInstallation]:
+    """A master of that project, whose servers and ports are all that has its mark."""
+    with cloud_installation(
+        tmp_path_factory.mktemp("first"), lab, openstack={"master_id": MINE}, clouds=[{"max_instances": 2}]
+    ) as made:
+        made.until(lambda: "mine" not in littered.left()["servers"], "its reaper has begun")
+        littered.server("stray", [f"buildpackages-{MINE}"], master=MINE)
+        littered.server("another stray", [f"buildpackages-{MINE}2"], master=f"{MINE}2")
+        yield made
+
+
+OTHERS = {"another master's", "a shorter name's", "no tag, expired", "only like it", "another stray"}
+ADDRESSES = {"another master's", "nobody's"}
+
+
+def test_at_start_up_what_has_no_owner_goes(first: CloudInstallation, littered: Littered) -> None:
+    """All that an earlier master with this mark has left is ended: servers, ports and floating ips; look-alikes stay."""
+
+    def as_wanted() -> bool:
+        left = littered.left()
+        left["servers"].discard("stray")
+        return left == {"servers": OTHERS, "ports": ADDRESSES, "ips": ADDRESSES}
+
+    first.until(as_wanted, "mine are gone, and no others", 60)
+
+
+def test_two_masters_in_one_project(lab: Lab, first: CloudInstallation, tmp_path: Path) -> None:
+    """A second master that starts, builds and is killed in the same project ends nothing of the first's.
+
+    The first ends nothing of the second's either. After the kill the second ends all that it had, and
+    every request is published: what boots, what builds and what waits.
+    """
+    with Gate() as gate:
+        long = first.ask(DEB, sha1=first.repository.commit(gate.knobs))
         until_asleep(first, long)
-        with cloud_installation(tmp_path / "second", lab) as second:
+        with cloud_installation(tmp_path, lab, clouds=[{"max_instances": 2}]) as second:
             assert first.tag != second.tag
-            published(second, second.ask(DEB, sha1=second.repository.commit()))
+            sha1s = [second.repository.commit(gate.knobs) for _ in range(3)]
+            answers = [second.ask(DEB, sha1=sha1s[0])]
+            until_asleep(second, answers[0])
+            lab.set(boot_seconds=30)
+            try:
+                answers += [second.ask(DEB, sha1=sha1) for sha1 in sha1s[1:]]
+                second.until(lambda: len(second.servers()) == 2, "one boots, one builds, and one waits")
+            finally:
+                lab.set(boot_seconds=0)
+            old = {one.id for one in second.servers()}
+            second.kill()
+            assert {one.id for one in second.servers()} == old
+            second.start()
+            second.until(lambda: not old & {one.id for one in second.servers()}, "the old ones are gone")
+            gate.open()
+            for sha1, answer in zip(sha1s, answers, strict=True):
+                build = published(second, answer)[-1]
+                assert properties(second, build)["instance"] not in old
+                assert (second.packages / DEB / "sha1" / sha1 / "version").exists()
             nothing_left(second, lab)
-            [server] = first.servers()
-            assert server.id == server_of(first, long)
         assert len(published(first, long)) == 1
-        nothing_left(first, lab)
+    nothing_left(first, lab, 75)
 
 
-def test_a_master_that_was_killed_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
-    """Killed with servers that boot, build and are asked for, the next start ends them all, and every request is published."""
-    with cloud_installation(tmp_path, lab, clouds=[{"max_instances": 3}]) as here:
-        shas = [here.repository.commit(tiny.sleeping(4)) for _ in range(5)]
-        building = here.ask(DEB, sha1=shas[0])
-        until_asleep(here, building)
-        lab.set(boot_seconds=30)
-        try:
-            answers = [building, *(here.ask(DEB, sha1=sha1) for sha1 in shas[1:])]
-            here.until(lambda: len(here.servers()) == 3, "three servers are there")
-            old = {one.id for one in here.servers()}
-            here.kill()
-        finally:
-            lab.set(boot_seconds=0)
-        assert {one.id for one in here.servers()} == old
-        here.start()
-        here.until(lambda: not old & {one.id for one in here.servers()}, "the old ones are gone")
-        for answer in answers:
-            build = published(here, answer)[-1]
-            assert properties(here, build)["instance"] not in old
-        for sha1 in shas:
-            assert (here.packages / DEB / "sha1" / sha1 / "version").exists()
-        nothing_left(here, lab)
+def test_every_minute_what_has_no_owner_goes(first: CloudInstallation, littered: Littered) -> None:
+    """What turns up later is ended at the next sweep, and all that was ended is reported; look-alikes stay."""
+    first.until(lambda: littered.left()["servers"] == OTHERS, "the stray is gone", 75)
+    log = (first.settings.state / "twistd.log").read_text()
+    assert log.count("it has no owner") == 5
 
 
-def test_the_end_of_a_master_is_the_end_of_its_servers(lab: Lab, tmp_path: Path) -> None:
-    """Stopped as an operator stops it, with servers that boot and build, a master leaves none."""
-    with cloud_installation(tmp_path, lab) as here:
-        answers: list[dict[str, Any]] = [here.ask(DEB, sha1=here.repository.commit(tiny.sleeping(60)))]
-        until_asleep(here, answers[0])
+def test_the_end_of_a_master_is_the_end_of_its_servers(
+    lab: Lab, first: CloudInstallation, littered: Littered
+) -> None:
+    """Stopped as an operator stops it, with a server that boots and one that builds, a master leaves none."""
+    with Gate() as gate:
+        building = first.ask(DEB, sha1=first.repository.commit(gate.knobs))
+        until_asleep(first, building)
         lab.set(boot_seconds=60)
         try:
-            answers.append(here.ask(DEB, sha1=here.repository.commit()))
-            server_of(here, answers[1])
+            server_of(first, first.ask(DEB, sha1=first.repository.commit()))
         finally:
             lab.set(boot_seconds=0)
-        assert len(here.servers()) == 2
-        pid = here.pid
-        here.stop()
-        assert pid
-        assert here.pid == 0
-        assert here.servers() == []
+        assert len([one for one in first.servers() if one.name.startswith(DEB)]) >= 2
+        first.stop()
+        assert first.pid == 0
+        littered.servers.pop("stray", None)
+        assert first.servers() == []
+    assert littered.left()["servers"] == OTHERS

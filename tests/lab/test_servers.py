@@ -157,15 +157,27 @@ def test_floating_addresses_come_and_go(tenant: Tenant) -> None:
     network = tenant.connection.network
     [port] = network.ports(device_id=server.id)
     outside = network.find_network("outside", ignore_missing=False)
-    address = network.create_ip(floating_network_id=outside.id, port_id=port.id, description=tenant.tag)
-    assert address.floating_ip_address in str(
-        until(
-            lambda: "floating" in str(tenant.get(server).addresses) and tenant.get(server).addresses,
-            "nova shows it",
-        )
-    )
+    address = network.create_ip(floating_network_id=outside.id, port_id=port.id)
+    network.set_tags(address, [tenant.tag])
+    until(lambda: address.floating_ip_address in str(tenant.get(server).addresses), "nova shows it")
+    assert [line.split()[0] for line in tenant.left()] == ["server", "floating"]
     network.delete_ip(address.id)
-    assert not list(network.ips(description=tenant.tag))
+    tenant.delete(server)
+    assert tenant.left() == []
+
+
+def test_what_is_left_is_told(lab: Lab, tenant: Tenant) -> None:
+    """What bears the master's tag is told, server or port, and nothing of another master's."""
+    network = tenant.connection.network
+    inside = network.find_network("lab", ignore_missing=False)
+    port = network.create_port(network_id=inside.id)
+    network.set_tags(port, [tenant.tag])
+    server = tenant.create(image="tiny")
+    assert [line.split()[0] for line in tenant.left()] == ["server", "port"]
+    assert Tenant(lab).left() == []
+    network.delete_port(port.id)
+    tenant.delete(tenant.built(server))
+    assert tenant.left() == []
 
 
 def test_knob_boot_seconds(tenant: Tenant) -> None:
