@@ -12,10 +12,11 @@ import threading
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode
 
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
-from openstack.exceptions import NotFoundException
+from openstack.exceptions import NotFoundException, raise_from_response
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
@@ -287,21 +288,20 @@ class Cloud:
             return self._connection
 
     def _list_servers(self, sdk: Connection) -> list[Seen]:
-        listed = list(sdk.compute.servers(details=True, tags=[self.tag]))
-        if not all(self.tag in (one.tags or []) for one in listed):
+        """List ours without the SDK's objects, each of which takes 3 ms under the interpreter's lock."""
+        listed: list[dict[str, Any]] = []
+        query = urlencode({"tags": self.tag})
+        while True:
+            answer = sdk.compute.get(f"/servers/detail?{query}")
+            raise_from_response(answer)
+            body = answer.json()
+            listed += body["servers"]
+            if not body["servers"] or not body.get("servers_links"):
+                break
+            query = urlencode({"tags": self.tag, "marker": listed[-1]["id"]})
+        if not all(self.tag in (one.get("tags") or []) for one in listed):
             raise Trouble(Kind.PASSING, "its listing shows servers without our tag, and is not believed")
-        return [
-            Seen(
-                str(one.id),
-                str(one.name),
-                str(one.status),
-                str(one.task_state or ""),
-                dict(one.metadata or {}),
-                str((one.fault or {}).get("message") or ""),
-                dict(one.addresses or {}),
-            )
-            for one in listed
-        ]
+        return [Seen.of(one) for one in listed]
 
     def _create(self, sdk: Connection, wanted: Wanted, network_ids: list[str]) -> str:
         settings = self.settings

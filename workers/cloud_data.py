@@ -27,6 +27,19 @@ class Seen:
     fault: str
     addresses: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Seen:
+        """Take what nova gives."""
+        return cls(
+            found["id"],
+            found["name"],
+            found["status"],
+            found.get("OS-EXT-STS:task_state") or "",
+            found.get("metadata") or {},
+            (found.get("fault") or {}).get("message") or "",
+            found.get("addresses") or {},
+        )
+
     @property
     def boot(self) -> str:
         """The id of the boot it was made for."""

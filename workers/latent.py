@@ -77,8 +77,10 @@ class BuildBoot:
         seconds = self._slot.master.reactor.seconds() - self._began
         self._untold.append((text, f"{seconds:7.1f} s  {text}\n"))
         if self._telling is None:
-            self._telling = ensureDeferred(self._tell_all())
-            self._telling.addErrback(lambda failure: log.err(failure, "while telling what is waited for"))
+            self._telling = telling = ensureDeferred(self._tell_all())
+            telling.addErrback(lambda failure: log.err(failure, "while telling what is waited for"))
+            if telling.called:
+                self._telling = None
 
     async def _tell_all(self) -> None:
         """Write what is to be told; of what came meanwhile, all goes to the log, and the last is shown."""

@@ -382,7 +382,7 @@ def test_a_listing_from_before_the_delete_proves_nothing() -> None:
     """Only a listing that was asked for after the DELETE was accepted shows that a server is gone."""
     here = Here().started()
     made = here.launched()
-    here.cloud.hang("servers", done=True)
+    here.cloud.hang("servers")
     here.fleet.look_soon()
     here.pass_seconds(5)
     assert here.cloud.count("servers") == 2, "one is under way"

@@ -398,6 +398,19 @@ def test_another_cloud_takes_over_at_once(provided: Callable[..., Provided], ref
     assert here.clock.seconds() == NOON
 
 
+def test_a_cloud_whose_machine_failed_comes_after_the_others(provided: Callable[..., Provided]) -> None:
+    """The next machine of a build is asked of a cloud that has not failed it yet, at once."""
+    here = provided(*TWO, attempts=2).started()
+    here.clouds["one"].born_as, here.clouds["one"].fault = "ERROR", "the disk is on fire"
+    boot = FakeBoot()
+    starting = here.start(boot)
+    here.pass_seconds(3)
+    boot.attach()
+    done(starting)
+    assert boot.noted["cloud"] == "two"
+    assert not [text for text in boot.told if "next try" in text]
+
+
 def test_a_cloud_with_no_quota_left_is_not_even_asked(provided: Callable[..., Provided]) -> None:
     """The quota is read before anything is asked for, and the next cloud is used."""
     here = provided(*TWO).started()
@@ -635,6 +648,16 @@ def test_few_wait_with_a_slot(provided: Callable[..., Provided]) -> None:
     freed = here.freed
     here.pass_seconds(30)
     assert here.freed == freed, "nothing has changed"
+
+
+def test_a_cloud_that_is_away_has_no_room(provided: Callable[..., Provided]) -> None:
+    """While nothing new is asked of a cloud, a request gets no slot for it, but to wait in."""
+    here = provided(waiting=1).started()
+    here.cloud.fail("create", Trouble(Kind.PASSING, "away", retry_after=60.0))
+    here.start(FakeBoot())
+    assert here.provider.next_request(DEB, [request(9)]) is None
+    here.pass_seconds(61)
+    assert here.provider.next_request(DEB, [request(9)]).id == 9
 
 
 def test_who_got_no_slot_is_called_when_there_is_room(provided: Callable[..., Provided]) -> None:

@@ -41,6 +41,12 @@ def test_the_smallest_that_is_good_enough(
     assert smallest(THERE, good, least, disk_elsewhere=disk_elsewhere) is chosen
 
 
+def test_fewest_cpus_come_before_least_ram() -> None:
+    """Cpus are what is scarce: a machine with fewer of them is smaller, however much ram it has."""
+    fat, lean = NovaFlavor("8", "fat", 5, 65536, 1), NovaFlavor("7", "lean", 5, 512, 2)
+    assert smallest([lean, fat], Size(), None) is fat
+
+
 def test_two_of_a_size_are_told_apart_by_name() -> None:
     """The choice does not depend on the order in which nova lists them."""
     one, two = NovaFlavor("8", "a", 5, 512, 1), NovaFlavor("7", "b", 5, 512, 1)
