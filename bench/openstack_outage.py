@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bench.openstack_lab import ground, our_master, stock_master
@@ -23,25 +22,24 @@ RUNS = 1
 OUTAGE = 60.0
 PATIENCE = 180.0
 """Seconds after the outage, at the end of which is looked at what is left."""
+RUNNING = 8
+"""Builds that run when the outage begins, and whose servers are to go in it."""
 EARLY, LATE = 5, 3
-"""Requests: those asked some seconds before the outage, and those asked right before it."""
+"""Requests whose servers boot in it: those asked some seconds before it, and those asked right before."""
 BOOT = 20.0
-"""Of the cases with boots: the early ones have their servers, and wait for their workers, when it begins."""
-WORK = 30.0
-"""Seconds of a build, in the cases with deletes: all end in the outage."""
+"""The early ones have their servers, and wait for their workers, when it begins."""
+WORK = 35.0
+"""Seconds of a build that runs when it begins: all end in it."""
 LAG = 0.05
 
 How = Literal["refuse", "hang"]
-When = Literal["boots", "deletes"]
 HOW: tuple[How, ...] = ("refuse", "hang")
-WHEN: tuple[When, ...] = ("boots", "deletes")
 TITLES: dict[str, str] = {"refuse": "refuses connections", "hang": "accepts and does not answer"}
 
 _METHOD = """\
 nova is away for {outage:g} s: the fault proxies before it refuse connections and cut those that are there, or accept and do not answer until it is over. It
-is away for both masters at the same time, in the same lab: ours and a stock Buildbot with OpenStackLatentWorkers, freshly started for each case. During
-boots: {early} requests four seconds before, whose servers boot for {boot:g} s, and {late} half a second before. During deletes: {both} builds that all run when it
-begins and end in it. Ours are whole builds of a tiny repository, the stock ones one step, `sleep`. Looked at {patience:g} s after
+is away for both masters at the same time, in the same lab: ours and a stock Buildbot with OpenStackLatentWorkers, freshly started for each case. Then servers boot and servers go: {running} builds run when it begins, and end
+in it; {early} requests were made four seconds before, their servers boot for {boot:g} s; and {late} requests half a second before. Ours are whole builds of a tiny repository, the stock ones one step, `sleep`. Looked at {patience:g} s after
 nova is back, or as soon as both sides have neither a server nor a request that waits: a server is left if nova still has it and
 no running build can be its own; a request is stuck if it is not complete. The lag of both reactors is measured inside them, from the beginning of the outage until then."""
 
@@ -65,20 +63,19 @@ class Outcome(NamedTuple):
 
 def run(directory: Path, runs: int = RUNS) -> Report:
     """Measure."""
-    found: dict[tuple[str, str], list[tuple[Outcome, Outcome]]] = {}
+    found: dict[str, list[tuple[Outcome, Outcome]]] = {}
     with ground(directory) as lab:
         for number in range(runs):
-            for how, when in product(HOW, WHEN):
-                place = directory / f"{how}-{when}-{number}"
-                found.setdefault((how, when), []).append(_case(place, lab, how, when))
+            for how in HOW:
+                found.setdefault(how, []).append(_case(directory / f"{how}-{number}", lab, how))
     return report(found)
 
 
-def report(found: dict[tuple[str, str], list[tuple[Outcome, Outcome]]]) -> Report:
+def report(found: dict[str, list[tuple[Outcome, Outcome]]]) -> Report:
     """Give the report of all cases: of each, ours and the stock one's outcomes."""
     rows = []
-    for (how, when), pairs in found.items():
-        where = f"nova {TITLES[how]}, during {when}"
+    for how, pairs in found.items():
+        where = f"nova {TITLES[how]}"
         ours, stock = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         left, stuck = sum(one.left for one in ours), sum(one.stuck for one in ours)
         most = max(one.stalls.most for one in ours)
@@ -92,7 +89,7 @@ def report(found: dict[tuple[str, str], list[tuple[Outcome, Outcome]]]) -> Repor
             Row(f"{where}: all settled after its return", _clean(ours), _clean(stock)),
         ]  # fmt: skip
     method = _METHOD.format(
-        outage=OUTAGE, early=EARLY, late=LATE, both=EARLY + LATE, boot=BOOT, patience=PATIENCE
+        outage=OUTAGE, running=RUNNING, early=EARLY, late=LATE, boot=BOOT, patience=PATIENCE
     )
     return Report("nova away for a minute", method, _MEANING, rows)
 
@@ -112,20 +109,19 @@ def _clean(outcomes: Sequence[Outcome]) -> str:
 class _Watch:
     """One side in one case."""
 
-    def __init__(self, side: Ours | Stock, work: float) -> None:
+    def __init__(self, side: Ours | Stock) -> None:
         self.side = side
-        self.work = work
         self.asked = 0
         self.clean = -1.0
 
-    def ask(self, count: int) -> None:
+    def ask(self, count: int, work: float) -> None:
         for _ in range(count):
             self.asked += 1
             if hasattr(self.side, "here"):
-                knobs = tiny.sleeping(self.work) if self.work else tiny.WHOLE
+                knobs = tiny.sleeping(work) if work else tiny.WHOLE
                 self.side.here.ask(DEB, sha1=self.side.here.repository.commit(knobs))
             else:
-                self.side.force(f"sleep {self.work:g}")
+                self.side.force(f"sleep {work:g}")
 
     def building(self) -> bool:
         """Whether every build is at its work."""
@@ -155,27 +151,26 @@ class _Watch:
         )
 
 
-def _case(directory: Path, lab: Ground, how: How, when: When) -> tuple[Outcome, Outcome]:
+def _case(directory: Path, lab: Ground, how: How) -> tuple[Outcome, Outcome]:
     directory.mkdir()
-    workers = EARLY + LATE + 4
+    workers = RUNNING + EARLY + LATE + 4
     with (
         our_master(directory / "ours", lab) as ours,
         stock_master(directory / "stock", lab, workers=workers) as stock,
     ):
-        sides = [_Watch(side, 0.0 if when == "boots" else WORK) for side in (ours, stock)]
-        lab.lab.set(boot_seconds=BOOT if when == "boots" else 0.5)
+        sides = [_Watch(ours), _Watch(stock)]
+        lab.lab.set(boot_seconds=0.5)
         time.sleep(3)
-        if when == "boots":
-            for one in sides:
-                one.ask(EARLY)
-            time.sleep(4)
-            for one in sides:
-                one.ask(LATE)
-            time.sleep(0.5)
-        else:
-            for one in sides:
-                one.ask(EARLY + LATE)
-            until(lambda: all(one.building() for one in sides), "all builds run", 120)
+        for one in sides:
+            one.ask(RUNNING, WORK)
+        until(lambda: all(one.building() for one in sides), "all builds run", 120)
+        lab.lab.set(boot_seconds=BOOT)
+        for one in sides:
+            one.ask(EARLY, 0.0)
+        time.sleep(4)
+        for one in sides:
+            one.ask(LATE, 0.0)
+        time.sleep(0.5)
         began = time.time()
         for side in (ours, stock):
             side.proxy(how, "nova", True)

@@ -165,18 +165,19 @@ class Door:
 
 
 def _bound() -> tuple[socket.socket, int]:
-    """Give a socket and its port, bound by number: only such a one keeps its port when it stops listening."""
+    """Give a socket on a free port, asked for by its number: only such a port stays ours while nobody listens."""
     while True:
-        with socket.socket() as finder:
-            finder.bind((HOST, 0))
-            port: int = finder.getsockname()[1]
-        found = socket.socket()
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = probe.getsockname()[1]
+        made = socket.socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((HOST, port))
-        except OSError:  # somebody else was quicker
-            found.close()
-        else:
-            return found, port
+            made.bind((HOST, port))
+        except OSError:
+            made.close()
+            continue
+        return made, port
 
 
 class _Handler(BaseHTTPRequestHandler):

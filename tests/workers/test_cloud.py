@@ -201,6 +201,22 @@ def test_our_servers_are_listed(playing: Playing) -> None:
     assert request.microversion == "2.60"
 
 
+def test_a_listing_of_many_pages_is_read_to_its_end(playing: Playing) -> None:
+    """nova shows so many at a time, and says that there are more: none of ours is missed."""
+
+    def listed(*ids: str) -> list[dict[str, Any]]:
+        return [{"id": one, "name": one, "status": "ACTIVE", "tags": [TAG]} for one in ids]
+
+    more = {"servers_links": [{"rel": "next", "href": "http://nova.example.org/servers/detail?marker=s2"}]}
+    playing.api.on(
+        "GET", f"{SERVERS}/detail",
+        Answer(200, {"servers": listed("s1", "s2"), **more}), Answer(200, {"servers": listed("s3")}),
+    )  # fmt: skip
+    assert [one.id for one in playing.run(lambda cloud: cloud.servers())] == ["s1", "s2", "s3"]
+    first, second = playing.api.asked("GET", f"{SERVERS}/detail")
+    assert (first.query, second.query) == ({"tags": [TAG]}, {"tags": [TAG], "marker": ["s2"]})
+
+
 @pytest.mark.parametrize("tags", [None, [], ["buildpackages-tests2"]])
 def test_a_listing_that_shows_others_is_not_believed(playing: Playing, tags: list[str] | None) -> None:
     """A nova that does not know tags shows everybody's servers: what it shows is ended by nobody."""
