@@ -36,12 +36,11 @@ def image_targets(settings: Settings) -> dict[Target, list[str]]:
     openstack = settings.workers.openstack
     if openstack is None:
         return {}
-    found = {
+    return {
         target: clouds_of(openstack.clouds, target)
         for target in settings.selected_targets
         if is_prepared(openstack.prepared_images, target)
     }
-    return {target: clouds for target, clouds in found.items() if clouds}
 
 
 def image_builder(target: Target) -> str:

@@ -43,6 +43,10 @@ class Extras:
             self.going[leftover.id] = leftover
             self._ask(leftover, 0)
 
+    def look_again(self) -> None:
+        """Look at the next sweep: one may have been made that nobody knows of."""
+        self._sweeps = 0
+
     def look(self, owned: Callable[[str], bool]) -> None:
         """Remove what has no owner; at start-up, then as often as settings that make such things ask for it."""
         settings = self._cloud.settings

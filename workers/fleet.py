@@ -16,7 +16,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from workers import cloud_errors
-from workers.cloud_data import nth
+from workers.cloud_data import Leftover, nth
 from workers.cloud_errors import Kind, Trouble
 from workers.extras import Extras
 from workers.instance import Instance, State
@@ -85,6 +85,7 @@ class Fleet:
         self._owned = owned
         self._going: dict[str, _Going] = {}
         self._timer: Any = None
+        self._adding = 0
         self._listing = False
         self._list_failures = 0
         self._list_again = 0.0
@@ -137,7 +138,7 @@ class Fleet:
     @property
     def busy(self) -> bool:
         """Whether anything of ours is left, as far as is known."""
-        return bool(self.instances or self._going or self.extras.going)
+        return bool(self.instances or self._going or self._adding or self.extras.going)
 
     # -- making
 
@@ -185,6 +186,32 @@ class Fleet:
         waiting = answer.wait()
         ensureDeferred(create()).addBoth(answered)
         await waiting
+
+    async def add(self, instance: Instance, kind: str, create: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        """Make a volume, port or floating ip of an instance; give its id.
+
+        As with a server, the call goes on if who waits is stopped, and what it gives is removed then.
+        """
+        answer: Notifier[Any] = Notifier()
+
+        def answered(result: Any) -> None:
+            self._adding -= 1
+            if not isinstance(result, Failure):
+                leftover = Leftover(kind, result, instance.boot)
+                if instance.state is State.GONE:
+                    self.extras.remove(leftover)
+                else:
+                    instance.extras.insert(0, leftover)
+            elif not isinstance(result.value, Trouble) or result.value.done_perhaps:
+                self.extras.look_again()
+                self.look_soon()
+            self._tell_idle()
+            answer.notify(result)
+
+        waiting = answer.wait()
+        self._adding += 1
+        ensureDeferred(create()).addBoth(answered)
+        return str(await waiting)
 
     def attached(self, instance: Instance) -> None:
         """Take note that the worker of an instance has attached: nothing more has to be looked for."""
@@ -356,12 +383,8 @@ class Fleet:
             else:
                 self._take_in(instance, server)
         for going in list(self._going.values()):
-            if (
-                going.server_id not in shown
-                and not going.asking
-                and going.asked_at
-                and began >= going.asked_at
-            ):
+            over = going.server_id not in shown and not going.asking
+            if over and going.asked_at and began >= going.asked_at:
                 self._is_gone(going)
         for instance in list(self.instances.values()):
             if instance.state is State.BOOTING and began >= instance.due:

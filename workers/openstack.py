@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError, ensureDef
 from twisted.internet.task import deferLater
 
 from workers.cloud import Cloud
-from workers.cloud_data import Leftover, Wanted
+from workers.cloud_data import Wanted
 from workers.cloud_errors import Kind, Trouble
 from workers.fleet import Fleet
 from workers.instance import Instance
@@ -243,16 +243,14 @@ class OpenStackProvider:
         image, about = await self.choose_image(fleet, boot, wanted_image)
         await boot.tell(f"asking cloud {cloud.title} for an instance: {instance.flavor.name}, {about}")
         volume_id = port_id = ""
+        name, mark = instance.name, instance.boot
         if settings.volume is not None:
-            volume_id = await cloud.create_volume(instance.name, image, instance.boot)
-            instance.extras.append(Leftover("volume", volume_id, instance.boot))
+            volume_id = await fleet.add(instance, "volume", lambda: cloud.create_volume(name, image, mark))
             await boot.tell(f"waiting for the boot volume {volume_id}")
             await self._until_volume(cloud, volume_id)
         if settings.floating_ip:
-            port_id = await cloud.create_port(instance.name, instance.boot)
-            instance.extras.insert(0, Leftover("port", port_id, instance.boot))
-            ip_id = await cloud.create_floating_ip(port_id, instance.boot)
-            instance.extras.insert(0, Leftover("floating ip", ip_id, instance.boot))
+            port_id = await fleet.add(instance, "port", lambda: cloud.create_port(name, mark))
+            await fleet.add(instance, "floating ip", lambda: cloud.create_floating_ip(port_id, mark))
         user_data: str = await maybeDeferred(self.dock.render, boot, login)  # type: ignore[call-overload]
         wanted = Wanted(
             instance.name, instance.flavor, image, user_data,

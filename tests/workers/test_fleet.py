@@ -694,3 +694,38 @@ def test_nothing_new_is_made_once_closing_has_begun() -> None:
     ensureDeferred(here.fleet.close(7))
     assert "stop" in trouble(here.launch(here.instance())).sentence
     assert here.cloud.count("create") == 1
+
+
+# -- what belongs to an instance
+
+
+def test_what_is_made_for_a_stopped_build_is_removed_when_it_comes() -> None:
+    """A floating ip whose create call was under way when its build was stopped goes as soon as its id is known."""
+    here = Here(floating_ip="outside", networks=("lab",)).started()
+    made = here.instance()
+    here.cloud.hang("create_floating_ip", done=True)
+    asked = ensureDeferred(
+        here.fleet.add(made, "floating ip", lambda: here.cloud.create_floating_ip("port", made.boot))
+    )
+    asked.addErrback(lambda _: None)
+    here.fleet.end(made)
+    asked.cancel()
+    assert made.state is State.GONE
+    assert here.fleet.busy, "its answer is waited for"
+    here.cloud.release("create_floating_ip")
+    here.pass_seconds(1)
+    assert here.cloud.count("remove") == 1
+    assert not here.fleet.busy
+
+
+def test_what_is_made_for_an_instance_goes_with_it() -> None:
+    """Its floating ip goes before its port, and both after its server."""
+    here = Here(floating_ip="outside", networks=("lab",)).started()
+    made = here.instance()
+    for kind, method in (("port", here.cloud.create_port), ("floating ip", here.cloud.create_floating_ip)):
+        succeeded(ensureDeferred(here.fleet.add(made, kind, lambda method=method: method("x", made.boot))))
+    succeeded(here.launch(made))
+    here.fleet.end(made)
+    assert here.cloud.count("remove") == 0
+    here.pass_seconds(3)
+    assert [one.kind for one in here.cloud.about("remove")] == ["floating ip", "port"]
