@@ -43,7 +43,7 @@ _WHERE = "cat /var/lib/cloud/instance/meta_data.json"
 
 _METHOD = """\
 A patch kills our master's process with SIGKILL right at a moment, and it is started again at once; one request for each of {count} moments, a whole build of a tiny repository, servers that boot for
-{boot:g} s. Then its request must end published, by exactly one build that ends well, and within {patience:g} s nova must have none of its servers. Each build
+{boot:g} s. Then its request must end published, with exactly one build that went all the way, and within {patience:g} s nova must have none of its servers. Each build
 prints the id of the server that it runs on, from what cloud-init keeps; it must be the one that the master made for this very build, so that a worker of an old server, attached in
 place of a new one's, would be seen. Beside it a stock Buildbot with {workers} OpenStackLatentWorkers is killed once, with {builds} builds running on servers whose user data starts a worker as Buildbot's manual says, and started again in the
 same lab; it is looked at {patience:g} s later or afterwards."""
@@ -110,8 +110,8 @@ class Ended(NamedTuple):
     moment: str
     published: bool
     builds: int
-    well: int
-    """Builds that ended well."""
+    whole: int
+    """Builds that went all the way: that published what they built."""
     elsewhere: int
     """Builds that ran on another server than the one that was made for them."""
     again: float
@@ -156,7 +156,7 @@ def run(directory: Path, runs: int = RUNS) -> Report:
 def report(ours: Sequence[Ended], theirs: Sequence[StockEnded]) -> Report:
     """Give the report of what became of all requests."""
     published = sum(one.published for one in ours)
-    once = sum(one.well == 1 for one in ours)
+    once = sum(one.whole == 1 for one in ours)
     left = sum(one.gone < 0 for one in ours)
     elsewhere = sum(one.elsewhere for one in ours)
     asked = STOCK_BUILDS * len(theirs)
@@ -214,7 +214,7 @@ def _killed(side: Ours, moment: str) -> Ended:
         moment=moment,
         published=result == "0" and here.ask(DEB, sha1=sha1)["state"] == "published",
         builds=len(builds),
-        well=sum(one["results"] == 0 for one in builds),
+        whole=sum("publish" in _done(side, one) for one in builds),
         elsewhere=sum(_elsewhere(side, one) for one in builds),
         again=again,
         gone=gone,
@@ -226,10 +226,16 @@ def _complete(side: Ours, answer: dict[str, Any]) -> str:
     return "" if result < 0 else str(result)
 
 
+def _done(side: Ours, build: dict[str, Any]) -> set[str]:
+    """Name the steps of a build that ended well."""
+    steps = side.get(f"builds/{build['buildid']}/steps")["steps"]
+    return {str(one["name"]) for one in steps if one["results"] == 0}
+
+
 def _elsewhere(side: Ours, build: dict[str, Any]) -> bool:
-    """Whether a build ran on another server than its own; one that ended well must say where it ran."""
+    """Whether a build ran on another server than its own; one that made packages must say where."""
     own, ran_on = {side.instance(build)}, _ran_on(side, build, "packages")
-    return ran_on != own if build["results"] == 0 else bool(ran_on - own)
+    return ran_on != own if "packages" in _done(side, build) else bool(ran_on - own)
 
 
 def _kill_stock(side: Stock) -> list[str]:

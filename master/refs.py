@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
+from master import git_process
 from master.model.package_key import PackageKey, check_sha1
 from workers.processes import run
 
@@ -13,16 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from master.model.targets import Target
-
-_ENVIRONMENT = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ALLOW_PROTOCOL": "https:http:git",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_ASKPASS": "true",
-    "HOME": "/nonexistent",
-    "LC_ALL": "C.UTF-8",
-}
 
 
 class RefUnknown(ValueError):
@@ -39,20 +29,13 @@ async def resolve(reactor: Any, git_url: str, ref: str, seconds: float) -> str:
     Raises RefUnknown or RepositoryUnreachable with a sentence for the user.
     """
     candidates = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}")
-    command = [
-        "git", "-c", "http.followRedirects=false", "-c", "credential.helper=",
-        "ls-remote", "--quiet", "--", git_url, *candidates,
-    ]  # fmt: skip
-    environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **_ENVIRONMENT}
-    for name in ("http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE"):
-        if name in os.environ:
-            environment[name] = os.environ[name]
-    finished = await run(reactor, command, environment, seconds)
+    command = ["git", *git_process.OPTIONS, "ls-remote", "--quiet", "--", git_url, *candidates]
+    finished = await run(reactor, command, git_process.environment(), seconds)
     if finished.status is None:
         raise RepositoryUnreachable(f"{git_url} did not answer within {seconds:g} s; ask again")
     if finished.status != 0:
-        last = (finished.errors.strip().splitlines() or ["no message"])[-1]
-        raise RepositoryUnreachable(f"{git_url} cannot be asked for its refs: {last[:200]}")
+        said = git_process.last_line(finished.errors)
+        raise RepositoryUnreachable(f"{git_url} cannot be asked for its refs: {said}")
     found = {}
     for line in finished.output.decode(errors="replace").splitlines():
         sha1, _, name = line.partition("\t")

@@ -40,7 +40,7 @@ THREADS = 4
 MICROVERSION = "2.60"
 """Of compute: tags in the create call need 2.52."""
 _LOOKED_UP_SECONDS = 300.0
-_LIMITS_SECONDS = 5.0
+_LIMITS_SECONDS, _LIMITS_AT_MOST = 5.0, 60.0
 _CONSOLE_LINES = 200
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
@@ -120,8 +120,8 @@ class Cloud:
     # -- what the settings name
 
     async def limits(self) -> Limits:
-        """Read the compute quota; an answer is good for a few seconds."""
-        found: Limits = await self._limits.get()
+        """Read the compute quota; an answer is good for a few seconds, and for a minute if none is to be had."""
+        found: Limits = await self._limits.get(_LIMITS_AT_MOST)
         return found
 
     @property

@@ -9,6 +9,8 @@ from buildbot.util import Notifier
 from twisted.internet.defer import ensureDeferred
 from twisted.python.failure import Failure
 
+from workers.cloud_errors import Kind, Trouble
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -143,31 +145,36 @@ class Kept:
         self._look_up = look_up
         self._until = float("-inf")
         self.asked_at = float("-inf")
-        """When the last look-up began."""
+        """When the look-up began that gave the last answer."""
         self._answer: Any = None
         self._waiting: Notifier[Any] = Notifier()
         self._asking = False
 
-    async def get(self) -> Any:
-        """Give the answer."""
+    async def get(self, or_last: float = 0.0) -> Any:
+        """Give the answer; while none is to be had, the last one if it was asked for so many seconds ago."""
         if self._clock.seconds() < self._until:
             return self._answer
         answer = self._waiting.wait()
         if not self._asking:
             # Nobody's own call: who asked first may be stopped while others wait.
             self._asking = True
-            self.asked_at = self._clock.seconds()
-            ensureDeferred(self._look_up()).addBoth(self._answered)
-        return await answer
+            ensureDeferred(self._look_up()).addBoth(self._answered, self._clock.seconds())
+        try:
+            return await answer
+        except Trouble as trouble:
+            old = self._clock.seconds() - self.asked_at > or_last
+            if old or trouble.kind is not Kind.PASSING:
+                raise
+            return self._answer
 
     def forget(self) -> None:
         """Ask again next time."""
         self._until = float("-inf")
 
-    def _answered(self, answer: Any) -> None:
+    def _answered(self, answer: Any, asked_at: float) -> None:
         self._asking = False
         if not isinstance(answer, Failure):
-            self._answer = answer
+            self._answer, self.asked_at = answer, asked_at
             self._until = self._clock.seconds() + self._seconds
         self._waiting.notify(answer)
 

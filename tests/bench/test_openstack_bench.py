@@ -176,7 +176,7 @@ def test_a_killed_master_builds_each_key_once() -> None:
 
     missed(killed(good))
     missed(killed(good._replace(published=False)), "requests that ended published")
-    missed(killed(good._replace(well=2)), "keys built to the end exactly once")
+    missed(killed(good._replace(whole=2)), "keys built to the end exactly once")
     missed(killed(good._replace(gone=-1.0)), "moments after which servers were left")
     missed(killed(good._replace(elsewhere=1)), "builds on another server than their own")
     assert "4 of 5 ended" in killed(good).markdown()

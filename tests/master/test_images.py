@@ -208,7 +208,7 @@ def test_a_master_that_starts_again_is_waited_for() -> None:
     """A master that does not answer for a while is asked again; one that never does ends the following."""
     gone = ConnectionRefusedError("Connection refused")
     end = Progress("build successful", 0, 3)
-    assert following(*[gone] * 29, end)[0] == end
+    assert following(*[gone] * 29, Progress("a", None, 3), *[gone] * 29, end)[0] == end
     found, _ = following(*[gone] * 30)
     assert isinstance(found, AskError)
     assert str(found) == "the master does not answer: Connection refused"

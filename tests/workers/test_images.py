@@ -426,7 +426,7 @@ def test_a_look_that_fails_is_looked_again(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_snapshot_is_asked_for_again_if_it_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal that passes is tried again, but a lost answer is not: there would be two."""
+    """A refusal that passes is tried again, but one that does not is not, nor a lost answer: there would be two."""
     busy = Trouble(Kind.PASSING, "cloud sepia: in conflict with something else (409)")
     taking = Taking("active", take=(busy,) * 4)
     assert making(monkeypatch, taking) == ("image-1", NAME)
@@ -434,7 +434,9 @@ def test_a_snapshot_is_asked_for_again_if_it_was_not_made(monkeypatch: pytest.Mo
     assert str(making(monkeypatch, taking)) == str(busy)
     lost = Taking("active", take=(Trouble(Kind.PASSING, "cloud sepia: lost", done_perhaps=True),))
     assert str(making(monkeypatch, lost)) == "cloud sepia: lost"
-    assert (taking.taken, lost.taken) == (0, 0)
+    full = Taking("active", take=(Trouble(Kind.QUOTA, "cloud sepia: no quota for images"),))
+    assert str(making(monkeypatch, full)) == "cloud sepia: no quota for images"
+    assert (taking.taken, lost.taken, full.taken) == (0, 0, 0)
 
 
 def test_who_stops_waiting_leaves_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
