@@ -111,7 +111,7 @@ class Ended(NamedTuple):
     published: bool
     builds: int
     whole: int
-    """Builds that went all the way: that published what they built."""
+    """Builds that went all the way: that made packages, and published them."""
     elsewhere: int
     """Builds that ran on another server than the one that was made for them."""
     again: float
@@ -214,7 +214,7 @@ def _killed(side: Ours, moment: str) -> Ended:
         moment=moment,
         published=result == "0" and here.ask(DEB, sha1=sha1)["state"] == "published",
         builds=len(builds),
-        whole=sum("publish" in _done(side, one) for one in builds),
+        whole=sum(_done(side, one) >= {"packages", "publish"} for one in builds),
         elsewhere=sum(_elsewhere(side, one) for one in builds),
         again=again,
         gone=gone,

@@ -1,6 +1,6 @@
 """The gate: lint, types, shellcheck, the roots and the lab that tests need, then all tests. `make test` calls it, and CI calls that.
 
-Stops at the first that fails. `--lint` leaves out the tests.
+Stops at the first that fails. `--lint` leaves out the tests; `--on-request` runs the long ones against the lab instead of all others.
 """
 
 from __future__ import annotations
@@ -18,6 +18,15 @@ TARGETS = (
     "ceph-rpm-centos9-x86_64-default",
 )
 """What the tests build."""
+
+
+ON_REQUEST = (
+    "tests/integration/test_doctor.py",
+    "tests/integration/test_openstack_faults.py",
+    "tests/integration/test_openstack_reaper.py",
+    "tests/workers/test_images.py",
+)
+"""Long tests against the lab, which wait for time limits and back-offs: `make openstack-faults-test` runs them."""
 
 
 def shell_scripts() -> list[str]:
@@ -50,7 +59,10 @@ def main() -> int:
         # The lab's virtual environment, and the template that the tests' lab starts from.
         checks.append(("lab", [python, "-m", "lab", "up", ".lab/gate"]))
         checks.append(("lab down", [python, "-m", "lab", "down", ".lab/gate"]))
-        checks.append(("tests", [python, "-m", "pytest", "--durations=20"]))
+        chosen = [f"--ignore={path}" for path in ON_REQUEST]
+        if "--on-request" in sys.argv[1:]:
+            chosen = list(ON_REQUEST)
+        checks.append(("tests", [python, "-m", "pytest", "--durations=20", *chosen]))
     for name, command in checks:
         began = time.monotonic()
         print(f"== {name}", flush=True)
