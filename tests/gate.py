@@ -22,6 +22,7 @@ TARGETS = (
 
 ON_REQUEST = (
     "tests/integration/test_doctor.py",
+    "tests/integration/test_images.py",
     "tests/integration/test_openstack_faults.py",
     "tests/integration/test_openstack_reaper.py",
     "tests/workers/test_images.py",

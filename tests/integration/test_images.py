@@ -79,9 +79,19 @@ class Images:
         """Build a commit; give the line that says on which image, and what its install-deps.sh said."""
         answer = self.here.ask(DEB, sha1=sha1)
         assert self.here.wait(answer)["results"] == 0
-        build = self.here.builds(answer)[-1]
-        [line] = re.findall(r"for an instance: small, (.*)", self.here.machine_log(build))
-        return line, self.here.log(build, "dependencies")
+        [line] = self.image_of(*answer["buildrequest_ids"].values())
+        return line, self.here.log(self.here.builds(answer)[-1], "dependencies")
+
+    def image_of(self, request_id: int | str) -> list[str]:
+        """Give what a buildrequest's builds say on which image each runs."""
+        builds = self.here.builds({"buildrequest_ids": {"": request_id}})
+        logs = "".join(self.here.machine_log(build) for build in builds)
+        return re.findall(r"for an instance: small, (.*)", logs)
+
+    def base(self) -> str:
+        """Give the id of the base image."""
+        images = self.lab.connect().image.images(name="bookworm")
+        return str(max(images, key=lambda one: one.properties["image_date"]).id)
 
 
 @contextmanager
@@ -117,12 +127,15 @@ def test_the_command_follows_it_to_the_end(prepared: tuple[Images, str, str]) ->
     assert re.fullmatch(rf"buildpackages-{DEB}-\d{{8}}-\d{{4}}-[0-9a-f]{{8}}", name)
     for expected in (
         rf"buildrequest \d+ prepares an image of {DEB}",
-        r"image bookworm \(\S+\): the base, to prepare an image from",
         rf"{name} is made; buildrequest \d+ tests it",
-        rf"image {name} \({image_id}\): a prepared one, to be tested",
         rf"builds of {DEB} use {name} in cloud packages\n\Z",
     ):
         assert re.search(expected, said), (expected, said)
+    first, second = re.findall(r"buildrequest (\d+)", said)
+    assert made.image_of(first) == [
+        f"image bookworm ({made.base()}): the base, to prepare an image from",
+    ]
+    assert made.image_of(second) == [f"image {name} ({image_id}): a prepared one, to be tested"]
 
 
 def test_its_test_has_published_nothing(prepared: tuple[Images, str, str]) -> None:
@@ -264,6 +277,8 @@ def test_a_killed_master_leaves_no_half_made_image(lab: Lab, tmp_path: Path) -> 
         made.here.kill()
         [half_made] = made.states()
         made.here.start()
+        made.here.until(lambda: half_made not in made.states(), "the half-made image is removed")
+        assert not made.here.get(f"buildrequests/{request_id}")["buildrequests"][0]["complete"]
         assert made.here.wait(asked)["results"] == 0
         build = made.here.builds(asked)[-1]
         properties = made.here.get(f"builds/{build['buildid']}/properties")["properties"][0]
