@@ -138,7 +138,9 @@ class FaultProxy:
                 return Rule("ignore", status=204)
             action, status = which
             headers = {"Retry-After": "1"} if status in (413, 429, 503) else {}
-            return Rule(action, status=status, headers=headers, seconds=hang_seconds)
+            # What every other fault does, it does at once: a wait would make a time-out of each of them.
+            seconds = hang_seconds if action == "hang" else 0.0
+            return Rule(action, status=status, headers=headers, seconds=seconds)
 
         self._random = choose
 
