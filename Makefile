@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 .PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test openstack-faults-test lint bench bench-openstack image user wheels roots clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: .venv/installed  ## build, publish and install the input's packages (INPUT=ceph: real Ceph)
 	@$(SUDO) $(PYTHON) -m demo --input $(INPUT)

@@ -120,10 +120,8 @@ def nobody() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def wrong(
-    lab: Lab, nobody: int, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[CloudInstallation, dict[str, Any]]]:
-    """A master each of whose targets has a cloud of its own with one thing wrong, and a request for each."""
+def wrong(lab: Lab, nobody: int, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the page said in the end, at a master each of whose targets has a cloud with one thing wrong."""
     directory = tmp_path_factory.mktemp("wrong")
     names: dict[str, Any] = {}
     clouds = []
@@ -141,29 +139,25 @@ def wrong(
         openstack={"waiting": len(WRONG), "api_tries": 2},
     ) as here:  # fmt: skip
         sha1 = here.repository.commit()
-        yield here, {what: here.ask(row[0], sha1=sha1) for what, row in WRONG.items()}
+        answers = {what: here.ask(row[0], sha1=sha1) for what, row in WRONG.items()}
+        said = {what: refused(here, answer) for what, answer in answers.items()}
         nothing_left(here, lab)
+    return said
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_the_settings_name_wrongly_ends_a_request(
-    wrong: tuple[CloudInstallation, dict[str, Any]], nobody: int, what: str
-) -> None:
+def test_what_the_settings_name_wrongly_ends_a_request(wrong: dict[str, str], nobody: int, what: str) -> None:
     """The request ends, as one that can have no machine, with a sentence that names the setting and the cloud."""
-    here, answers = wrong
-    said = refused(here, answers[what])
-    assert re.search(WRONG[what][3].replace("{nobody}", str(nobody)), said), said
-    assert "cloud " in said
+    assert re.search(WRONG[what][3].replace("{nobody}", str(nobody)), wrong[what]), wrong[what]
+    assert "cloud " in wrong[what]
 
 
 # -- machines that never come to anything
 
 
 @pytest.fixture(scope="module")
-def hopeless(
-    lab: Lab, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[CloudInstallation, dict[str, Any]]]:
-    """A master on a cloud where nothing ever boots, each in its own way, and a request for each."""
+def hopeless(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the page said in the end, on a cloud where nothing ever boots, each in its own way; and a console."""
     directory = tmp_path_factory.mktemp("hopeless")
     clouds_yaml = more_clouds(lab.clouds_yaml, directory / "clouds", {"full": {}})
     with cloud_installation(
@@ -189,10 +183,13 @@ def hopeless(
                         lambda: any(one.id not in before and one.status == wanted for one in here.servers()),
                         f"a server is {wanted}",
                     )
-            yield here, answers
+            said = {what: refused(here, answer) for what, answer in answers.items()}
             nothing_left(here, lab)
         finally:
             lab.set(**DEFAULTS)
+        [build] = here.builds(answers["silent"])
+        said["console"] = here.machine_log(build, "console")
+    return said
 
 
 HOPELESS = {
@@ -209,20 +206,14 @@ HOPELESS = {
 
 
 @pytest.mark.parametrize("what", HOPELESS)
-def test_a_machine_that_comes_to_nothing_ends_a_request(
-    hopeless: tuple[CloudInstallation, dict[str, Any]], what: str
-) -> None:
+def test_a_machine_that_comes_to_nothing_ends_a_request(hopeless: dict[str, str], what: str) -> None:
     """After as many tries as settings say the request ends, as a failure of infrastructure, with what was seen last."""
-    here, answers = hopeless
-    assert re.search(HOPELESS[what], refused(here, answers[what]))
+    assert re.search(HOPELESS[what], hopeless[what]), hopeless[what]
 
 
-def test_the_last_words_of_a_machine_are_kept(hopeless: tuple[CloudInstallation, dict[str, Any]]) -> None:
+def test_the_last_words_of_a_machine_are_kept(hopeless: dict[str, str]) -> None:
     """The console of one whose worker never attached is a log of the build."""
-    here, answers = hopeless
-    refused(here, answers["silent"])
-    [build] = here.builds(answers["silent"])
-    assert "this server was told to run nothing" in here.machine_log(build, "console")
+    assert "this server was told to run nothing" in hopeless["console"]
 
 
 # -- what passes

@@ -25,7 +25,9 @@ from demo import ceph_shaped
 from lab import guest, hypervisor
 from lab.errors import LabError
 from lab.layout import HOME
+from master import control
 from master.model.targets import Target
+from master.settings import Settings
 from tests.integration.cloud_harness import CloudInstallation
 from tests.integration.harness import DEB
 from tests.vm.machine_life import Event, Watch, console_events, step_events, table
@@ -99,15 +101,18 @@ class Virtual(CloudInstallation):
         """Serve the Ceph-shaped repository to the guests."""
         self.input.mkdir()
         ceph_shaped.generate(self.input)
+        programs = subprocess.run(
+            ["git", "--exec-path"], check=True, capture_output=True, text=True
+        ).stdout.strip()
         daemon = subprocess.Popen(
-            ["git", "daemon", f"--base-path={self.input}", "--export-all", "--reuseaddr",
+            ["setpriv", "--pdeathsig", "KILL", "--", f"{programs}/git-daemon", f"--base-path={self.input}", "--export-all", "--reuseaddr",
              f"--listen={hypervisor.ADDRESS}", f"--port={self.git_port}", str(self.input)],
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             yield
         finally:
-            daemon.terminate()  # and git passes it on
+            daemon.terminate()
             daemon.wait()
 
 
@@ -135,7 +140,7 @@ def build_inside(here: Virtual, image: guest.Guest, log: Log) -> None:
         )
     watched = list(watch.servers.values())
     if request["results"] != 0:
-        print(here.machine_log(build), *(one.console for one in watched))
+        print(here.machine_log(build), here.machine_log(build, "console"), *(one.console for one in watched))
     check(request["results"] == 0, f"the build ended well: {build['state_string']}")
     check(len(watched) == 1, f"one server was made for it: {len(watched)}")
     seen = watched[0].seen
@@ -321,6 +326,9 @@ def alone(directory: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SystemExit("another openstack-vm-test runs") from None
+        left = directory / "master/settings.yaml"
+        if left.exists():
+            control.stop(Settings.from_file(left))
         remove = ["rm", "-rf", "--one-file-system", "--", str(directory)]
         subprocess.run(remove, check=True)
         directory.mkdir(mode=0o700)
