@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from buildbot.data.resultspec import Filter
@@ -12,9 +12,10 @@ from twisted.internet.defer import DeferredLock
 from master.model.package_key import PackageKey
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from master.publisher import Publisher
+    from master.waiting import Waiter, Waiting
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Ask:
     ref: str
     owner: str
     reason: str
+    job: str = ""
+    """The program's run that waits, if a program asks."""
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """`good_machine` and `min_machine`, as far as they were given; the first to ask decides."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,17 @@ class Ensure:
     The lock is of this process: there is one master with this scheduler.
     """
 
-    def __init__(self, master: Any, publisher: Publisher, add_buildset: AddBuildset) -> None:
-        """Take the buildmaster, what knows the published tree, and what fills the queue."""
+    def __init__(
+        self, master: Any, publisher: Publisher, waiting: Waiting, add_buildset: AddBuildset
+    ) -> None:
+        """Take the buildmaster, what knows the published tree and who waits, and what fills the queue."""
         self._master = master
         self._publisher = publisher
+        self._waiting = waiting
         self._add_buildset = add_buildset
         self._lock = DeferredLock()
+        self._withdrawn: set[int] = set()
+        """Buildrequests that are being cancelled, and so are no answer to anybody."""
 
     async def ensure(self, ask: Ask) -> Answer:
         """Answer; build only if the key is neither published and complete nor on its way."""
@@ -75,7 +85,32 @@ class Ensure:
             answer = await self._on_its_way(ask.key) or await self._published(ask.key)
             if answer is None:
                 answer = self._queued(ask.key, *await self._add_buildset(ask, _properties(ask)))
+            if answer.state == "on its way":
+                for request in answer.buildrequest_ids.values():
+                    await self._waiting.add(request, ask.owner, ask.job)
             return answer
+        finally:
+            self._lock.release()
+
+    async def withdraw(self, request: int, asker: str, job: str) -> tuple[bool, list[Waiter]]:
+        """Forget one who waited; cancel the buildrequest if he was the last. Give whether, and who is left.
+
+        Under the lock: nobody is told that it is on its way between the look and the cancellation.
+        """
+        await self._lock.acquire()
+        try:
+            known = await self._waiting.remove(request, asker, job)
+            left = self._waiting.of(request)
+            found = await self._master.db.buildrequests.getBuildRequest(request)
+            cancelled = known and not left and found is not None and not found.complete
+            if cancelled:
+                self._withdrawn.add(request)
+                who = f"{asker} (job {job})" if job else asker
+                self._master.mq.produce(
+                    ("control", "buildrequests", str(request), "cancel"),
+                    {"reason": f"{who} has withdrawn, and nobody else waits"},
+                )
+            return cancelled, left
         finally:
             self._lock.release()
 
@@ -108,7 +143,7 @@ class Ensure:
             unfinished = await self._master.db.buildrequests.getBuildRequests(
                 bsid=buildset["bsid"], complete=False
             )
-            if unfinished:
+            if any(request.buildrequestid not in self._withdrawn for request in unfinished):
                 requests = await self._buildrequests(buildset["bsid"])
                 return self._queued(key, buildset["bsid"], requests)
         return None
@@ -129,6 +164,7 @@ def _properties(ask: Ask) -> Properties:
         ("ref", ask.ref),
         ("owner", ask.owner),
         ("reason", ask.reason),
+        *ask.sizes.items(),
     ):
         properties.setProperty(name, value, "packages")
     return properties

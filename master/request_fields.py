@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any
 
 from master.model.git_names import GitUrlPolicy, check_ref
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 _TEXT_MAX = 500
 _DIGITS_MAX = 18
 _FORM_FIELDS = ("sha1", "ref", "git_url", "reason")
-FIELDS = ("builderNames", "builderid", *_FORM_FIELDS)
+JOB = "job"
+"""The parameter in which a program says which of its runs waits."""
+
+_SIZES = ("good_machine", "min_machine")
+_SIZE = {"disk": 100_000, "ram": 100_000_000, "cpus": 10_000}
+"""What a size may say, and the most: disk in GB, ram in MB."""
+FIELDS = ("builderNames", "builderid", *_FORM_FIELDS, JOB, *_SIZES)
 CLAIMED_OWNER = "owner, as the request says"
 """What the parameter `owner` is called on its way to us, where Buildbot puts the user into its place."""
 
@@ -30,6 +37,8 @@ class Wanted:
     ref: str
     git_url: str
     reason: str
+    job: str = ""
+    sizes: Mapping[str, Mapping[str, int]] = attribute(default_factory=dict)
 
 
 class Refused(ValueError):
@@ -54,7 +63,7 @@ def parse(
     for field, value in params.items():
         if field not in FIELDS:
             sentences[str(field)[:100]] = f"unknown parameter; there are {', '.join(FIELDS)}"
-        elif field in _FORM_FIELDS:
+        elif field in (*_FORM_FIELDS, JOB):
             if not isinstance(value, str):
                 sentences[field] = f"must be a string, not {_type(value)}"
             else:
@@ -74,14 +83,16 @@ def parse(
     sha1 = check("sha1", check_sha1)
     ref = check("ref", check_ref)
     git_url = check("git_url", policy.check, default_git_url)
-    reason = check("reason", _check_text)
+    reason = check("reason", check_text)
+    job = check(JOB, check_text)
+    sizes = {name: _size(params[name], name, sentences) for name in _SIZES if params.get(name) is not None}
     if texts.get("sha1") and texts.get("ref"):
         sentences.setdefault("ref", "give sha1 or ref, not both")
     if not texts.get("sha1") and not texts.get("ref"):
         sentences.setdefault("sha1", "give a sha1, or a ref to be resolved to one")
     if sentences:
         raise Refused(sentences)
-    return Wanted(chosen, sha1, ref, git_url, reason)
+    return Wanted(chosen, sha1, ref, git_url, reason, job, sizes)
 
 
 def _targets(
@@ -119,7 +130,22 @@ def _targets(
     return (targets[name],)
 
 
-def _check_text(text: str) -> str:
+def _size(value: object, name: str, sentences: dict[str, str]) -> dict[str, int]:
+    """Read a machine's size, an object of whole numbers."""
+    known = ", ".join(_SIZE)
+    if not isinstance(value, dict):
+        sentences[name] = f"must be an object with {known}, not {_type(value)}"
+        return {}
+    for part, number in value.items():
+        if part not in _SIZE:
+            sentences[name] = f"has no {str(part)[:50]!r}; there are {known}"
+        elif type(number) is not int or not 0 <= number <= _SIZE[part]:
+            sentences[name] = f"{part} must be a whole number from 0 to {_SIZE[part]}"
+    return dict(value)
+
+
+def check_text(text: str) -> str:
+    """Give a line of text back; ValueError if it is too long, or no line."""
     if len(text) > _TEXT_MAX:
         raise ValueError(f"has {len(text)} characters; at most {_TEXT_MAX} are taken")
     if not text.isprintable():

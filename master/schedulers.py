@@ -19,6 +19,7 @@ from master.images import image_schedulers
 from master.model.git_names import GitUrlPolicy
 from master.model.package_key import PackageKey
 from master.model.targets import Target
+from master.packages_api import add_packages
 from master.refs import RefUnknown, RepositoryUnreachable, resolve
 from master.request_fields import CLAIMED_OWNER, Refused, Wanted, parse
 
@@ -57,8 +58,10 @@ class PackagesScheduler(ForceScheduler):
         """Take over rebuilds as well, which would otherwise build a key twice."""
         await super().activate()
         assert self.master is not None
-        publisher = self.master.service_manager.namedServices["publisher"]
-        self._ensure = Ensure(self.master, publisher, self._add_buildset)
+        services = self.master.service_manager.namedServices
+        publisher, waiting = services["publisher"], services["waiting"]
+        self._ensure = Ensure(self.master, publisher, waiting, self._add_buildset)
+        add_packages(self.master, self._ensure, waiting)
         self._publisher = publisher
         self.master.data.updates.rebuildBuildrequest = self._rebuild
 
@@ -84,7 +87,7 @@ class PackagesScheduler(ForceScheduler):
                 await self._publisher.resolved(
                     key, wanted.ref, wanted.git_url, default=wanted.git_url == self.git.url
                 )
-            ask = Ask(key, wanted.git_url, wanted.ref, owner, wanted.reason)
+            ask = Ask(key, wanted.git_url, wanted.ref, owner, wanted.reason, wanted.job, wanted.sizes)
             answers.append(await self._ensure.ensure(ask))
         if builder_id is not None and answers[0].buildset_id is None:
             # The form can only show a buildrequest, and this database knows none.

@@ -8,6 +8,7 @@ from master.images import image_services
 from master.package_server import PackageServer
 from master.publisher import PublishedTree, Publisher
 from master.uploads import Uploads
+from master.waiting import Waiting
 from master.workers import configure, meet, provider
 from workers.reaper import Reaper
 
@@ -22,6 +23,7 @@ def services(settings: Settings) -> list[BuildbotService]:
     packages = settings.packages
     uploads = Uploads(packages.staging)
     return [
+        Waiting(),
         Reaper(provider=provider(settings), configure=configure(settings)),
         Publisher(
             tree=PublishedTree(packages.directory, packages.staging),

@@ -17,8 +17,9 @@ from buildbot.www.authz.endpointmatchers import (
 from buildbot.www.authz.roles import RolesFromBase, RolesFromOwner
 from buildbot.www.rest import V2RootResource
 from twisted.internet import threads
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import ensureDeferred, succeed
 
+from master.packages_api import PATH
 from master.request_fields import CLAIMED_OWNER
 from master.users import OPERATOR, Users, digest, operator_token
 
@@ -66,6 +67,14 @@ class SecretAuth(CustomAuth):
         return {"name": "UserPasswordAuth"}
 
 
+class _StillWaiting(EndpointMatcherBase):
+    """Matches what a user may say of what he waits for himself."""
+
+    def match(self, ep: Any, action: Any = "get", options: Any = None) -> Any:
+        mine = tuple(ep)[:1] == PATH and str(action).lower() != "get"
+        return succeed(Match(self.master) if mine else None)
+
+
 class _Roles(RolesFromBase):
     def getRolesFromUser(self, userDetails: dict[str, Any]) -> list[str]:
         name = userDetails.get("username")
@@ -96,6 +105,7 @@ class UsersOnly(Authz):
             allowRules=[
                 ForceBuildEndpointMatcher(role="user"),
                 RebuildBuildEndpointMatcher(role="user"),
+                _StillWaiting(role="user"),
                 _Cancel(role="owner", defaultDeny=False),
                 AnyControlEndpointMatcher(role=OPERATOR),
             ],
@@ -106,10 +116,23 @@ class UsersOnly(Authz):
         # Buildbot writes the owner over whatever the request says; set aside, it can be refused.
         if "owner" in options:
             options[CLAIMED_OWNER] = options.pop("owner")
+        name = user.get("username")
         try:
             await super().assertUserAllowed(ep, action, options, user)
         except Forbidden:
-            raise Forbidden(_NOT_YOURS if user.get("username") else _REFUSAL) from None
+            raise Forbidden(_NOT_YOURS if name else _REFUSAL) from None
+        if str(action) in ("stop", "cancel") and name != OPERATOR:
+            await self._only_he_waits(ep, str(name))
+
+    async def _only_he_waits(self, ep: Any, name: str) -> None:
+        """Refuse to end what others wait for, too, were it by who asked first."""
+        endpoint, arguments = self.master.data.getEndpoint(ep)
+        found = await endpoint.get({}, arguments) or {}
+        waiting = self.master.service_manager.namedServices["waiting"]
+        others = [one for one in waiting.of(found.get("buildrequestid")) if one.asker != name]
+        if others:
+            told = ", ".join(str(one) for one in others)
+            raise Forbidden(f"{told} {'waits' if len(others) == 1 else 'wait'} for it, too".encode())
 
     def assertUserAllowed(self, *arguments: Any) -> Any:
         """Refuse with a sentence that says what to do."""

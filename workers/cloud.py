@@ -357,17 +357,17 @@ class Cloud:
         if all(_UUID.match(one) for one in wanted):
             return list(wanted)
         networks = await self._networks.get()
+        if not all(name in networks or _UUID.match(name) for name in wanted):
+            self._networks.forget()  # It may be new; and neutron has been seen to list none for a moment.
+            networks = await self._networks.get()
         found: list[str] = []
         for name in wanted:
             ids = [name] if _UUID.match(name) else networks.get(name, [])
             if len(ids) != 1:
-                self._networks.forget()
-                there = ", ".join(sorted(networks)) or "none"
-                said = f"is the name of {len(ids)} networks; name one by its id"
-                if not ids:
-                    said = f"is not there; there are {there}"
-                trouble = Trouble(Kind.PERMANENT, f"setting `networks`: {name!r} {said}", stale="networks")
-                raise trouble.in_cloud(self.title)
+                several = f"is the name of {len(ids)} networks; name one by its id"
+                said = several if ids else f"is not there; there are {', '.join(sorted(networks)) or 'none'}"
+                said = f"setting `networks`: {name!r} {said}"
+                raise Trouble(Kind.PERMANENT, said, stale="networks").in_cloud(self.title)
             found += ids
         return found
 

@@ -20,7 +20,7 @@ CEPH = "https://github.com/ceph/ceph.git"
 BUILDERS = {1: DEB, 2: RPM, 3: "ceph-deb-focal-x86_64-default"}
 GOOD = {"builderNames": [DEB], "sha1": SHA1}
 
-THERE_ARE = "builderNames, builderid, sha1, ref, git_url, reason"
+THERE_ARE = "builderNames, builderid, sha1, ref, git_url, reason, job, good_machine, min_machine"
 ON = f"{DEB}, {RPM}"
 
 
@@ -51,9 +51,18 @@ def test_everything_can_be_said() -> None:
         ref="wip/foo",
         git_url="https://github.com/me/ceph",
         reason="I want it: ünïcode",
+        job="run/17",
+        good_machine={"disk": 100, "cpus": 16},
+        min_machine=None,
     )
     assert wanted == Wanted(
-        (TARGETS[RPM], TARGETS[DEB]), "", "wip/foo", "https://github.com/me/ceph", "I want it: ünïcode"
+        (TARGETS[RPM], TARGETS[DEB]),
+        "",
+        "wip/foo",
+        "https://github.com/me/ceph",
+        "I want it: ünïcode",
+        "run/17",
+        {"good_machine": {"disk": 100, "cpus": 16}},
     )
 
 
@@ -103,6 +112,12 @@ def test_what_was_pasted_with_spaces_is_read_without() -> None:
         ("git_url", "git@github.com:ceph/ceph", "git_url may not carry credentials; packages are readable by anyone"),
         ("git_url", "https://evil.example/x", "git_url 'https://evil.example/x' is not below an allowed URL: https://github.com/"),
         ("git_url", "https://github.com/x\ny", "git_url 'https://github.com/x\\ny' may hold letters, digits and : / . _ ~ + - only"),
+        ("job", "a\nb", "may not contain control characters"),
+        ("good_machine", {"disk": "40"}, "disk must be a whole number from 0 to 100000"),
+        ("good_machine", {"ram": -1}, "ram must be a whole number from 0 to 100000000"),
+        ("good_machine", {"cpus": True}, "cpus must be a whole number from 0 to 10000"),
+        ("min_machine", {"gpus": 1}, "has no 'gpus'; there are disk, ram, cpus"),
+        ("min_machine", 7, "must be an object with disk, ram, cpus, not a number"),
         ("reason", "x" * 501, "has 501 characters; at most 500 are taken"),
         ("reason", "a\x1b[2Jb", "may not contain control characters"),
         ("reason", "a\u202eb", "may not contain control characters"),
@@ -192,12 +207,16 @@ def test_a_commit_must_be_named_in_one_way() -> None:
 
 def test_all_wrong_fields_are_told_at_once() -> None:
     """A request with mistakes in every field is answered with a sentence for every field."""
-    assert refused(builderNames=["x"], sha1="abc", ref="a..b", git_url="-u", reason=7, extra=1) == {
+    assert refused(
+        builderNames=["x"], sha1="abc", ref="a..b", git_url="-u", reason=7, job=8, extra=1, min_machine=[]
+    ) == {
         "builderNames": f"'x' is not a target that is on; there are {ON}",
         "sha1": "sha1 'abc' has 3 hex digits; a full one has 40",
         "ref": "ref 'a..b' may not contain '..'",
         "git_url": "git_url '-u' may not start with -",
         "reason": "must be a string, not a number",
+        "job": "must be a string, not a number",
+        "min_machine": "must be an object with disk, ram, cpus, not a list",
         "extra": f"unknown parameter; there are {THERE_ARE}",
     }
 
@@ -207,7 +226,9 @@ def test_an_unknown_parameter_is_not_repeated_at_length() -> None:
     assert list(refused(**GOOD, **{"y" * 10_000: 1})) == ["y" * 100]
 
 
-_FIELDS = st.sampled_from(["builderNames", "builderid", "sha1", "ref", "git_url", "reason"])
+_FIELDS = st.sampled_from(
+    ["builderNames", "builderid", "sha1", "ref", "git_url", "reason", "job", "min_machine"]
+)
 _TEXTS = st.text(max_size=12) | st.sampled_from(
     [SHA1, DEB, CEPH, "main", "-u", "ext::x", "\ud800", "1", "\uff19"]
 )

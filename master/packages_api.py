@@ -1,0 +1,113 @@
+"""`/api/v2/packages`: what is on its way, how far it is, and who waits for it.
+
+GET  /api/v2/packages                    all that is on its way
+GET  /api/v2/packages/<buildrequest id>  one, also when it is done
+POST /api/v2/packages/<buildrequest id>  {"method": "renew" | "withdraw", "params": {"job": …}}
+"""
+
+# mypy: allow-untyped-calls
+# Buildbot's data API is annotated in part only.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from buildbot.data import base, types
+from buildbot.util.twisted import async_to_deferred
+from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2
+
+from master.progress import Progress
+from master.request_fields import JOB, check_text
+
+if TYPE_CHECKING:
+    from master.ensure import Ensure
+    from master.waiting import Waiting
+
+_KIND = "packages"
+PATH = (_KIND,)
+
+
+class _OneEndpoint(base.Endpoint):
+    kind = base.EndpointKind.SINGLE
+    pathPatterns = ("/packages/n:buildrequestid",)
+    rtype: Any
+
+    @async_to_deferred
+    async def get(self, resultSpec: Any, kwargs: Any) -> dict[str, Any] | None:
+        status = await self.rtype.progress.of(kwargs["buildrequestid"])
+        return None if status is None else status.as_json()
+
+    @async_to_deferred
+    async def control(self, action: str, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Say that a job still waits, or that it does not any more."""
+        asker, job = str(args["owner"]), args.get("job", "")
+        if not isinstance(job, str):
+            raise _refused("job: must be a string")
+        try:
+            check_text(job)
+        except ValueError as error:
+            raise _refused(f"{JOB}: {error}") from None
+        request = kwargs["buildrequestid"]
+        if action not in ("renew", "withdraw"):
+            raise _refused(f"there is no {action[:50]!r} here, only renew and withdraw")
+        status = await self.rtype.progress.of(request)
+        if status is None:
+            raise _refused(f"buildrequest {request} is unknown here, or of no packages: ask anew")
+        if action == "renew":
+            # Who was forgotten, as after a long absence, waits again.
+            if status.state in ("waiting", "building"):
+                await self.rtype.waiting.add(request, asker, job)
+            return {"waiting": [one.as_json() for one in self.rtype.waiting.of(request)]}
+        cancelled, left = await self.rtype.ensure.withdraw(request, asker, job)
+        return {"cancelled": cancelled, "waiting": [one.as_json() for one in left]}
+
+
+class _AllEndpoint(base.Endpoint):
+    kind = base.EndpointKind.COLLECTION
+    pathPatterns = ("/packages",)
+    rootLinkName = "packages"
+    rtype: Any
+
+    @async_to_deferred
+    async def get(self, resultSpec: Any, kwargs: Any) -> list[dict[str, Any]]:
+        return [status.as_json() for status in await self.rtype.progress.on_their_way()]
+
+
+class _Packages(base.ResourceType):
+    name = "package"
+    plural = "packages"
+    endpoints = [_OneEndpoint, _AllEndpoint]  # noqa: RUF012
+    eventPathPatterns: list[str] = []  # noqa: RUF012
+    progress: Progress
+    waiting: Waiting
+    ensure: Ensure
+
+    class EntityType(types.Entity):
+        """What a status holds; Buildbot's REST filters by these."""
+
+        buildrequest_id = types.Integer()
+        package_key = types.String()
+        state = types.String()
+        git_url = types.String()
+        ref = types.String()
+
+    entityType = EntityType(name)
+
+
+def add_packages(master: Any, ensure: Ensure, waiting: Waiting) -> None:
+    """Have the REST API answer below `/packages`; once for each master."""
+    services = master.service_manager.namedServices
+    known = master.data.getResourceType(_Packages.name)
+    if known is None:
+        known = _Packages(master)
+        setattr(master.data.rtypes, _Packages.name, known)
+        for endpoint in known.getEndpoints():
+            for pattern in type(endpoint).pathPatterns:
+                master.data.matcher[tuple(pattern.split("/")[1:])] = endpoint
+        master.data.rootLinks.append({"name": _Packages.plural})
+    known.ensure, known.waiting = ensure, waiting
+    known.progress = Progress(master, services["publisher"], waiting)
+
+
+def _refused(sentence: str) -> BadJsonRpc2:
+    return BadJsonRpc2(sentence, JSONRPC_CODES["invalid_params"])

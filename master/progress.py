@@ -1,0 +1,200 @@
+"""How far a buildrequest is: waiting for what, building which step, how long it will take, or how it ended."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal
+
+from buildbot.data.resultspec import Filter
+from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, WARNINGS
+
+from master.model.package_key import PackageKey
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from master.publisher import Publisher
+    from master.waiting import Waiting
+
+State = Literal["waiting", "building", "published", "failed", "infrastructure", "cancelled"]
+
+PREPARATION = "worker_preparation"
+"""Buildbot's name of the step in whose time the machine is made."""
+
+_PAST_BUILDS = 10
+_PERCENT = re.compile(r"(\d{1,3}) %")
+_NOT_THERE_YET = 99
+"""Percent. What has taken longer than usual is not done for that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """All that is to be told of a buildrequest: times in seconds since the epoch, durations in seconds."""
+
+    buildrequest_id: int
+    package_key: str
+    state: State
+    url: str
+    git_url: str
+    ref: str
+    build_url: str | None
+    request_url: str
+    build: int
+    """Which try it is; 0 while none has begun."""
+    step: str
+    step_state: str
+    asked: float
+    started: float | None
+    elapsed: float
+    percent: int | None
+    time_left: float | None
+    reason: str
+    """Why it waits, or why it failed."""
+    error: str
+    waiting: Sequence[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as the REST API does."""
+        return asdict(self)
+
+
+def share(step_state: str, elapsed: float, usual: float | None) -> tuple[int | None, float | None]:
+    """Give percent and seconds left of a build that has run so long, from what such builds took before.
+
+    Without any such build, there is only what the step itself tells of its own progress.
+    """
+    if usual is None:
+        told = _PERCENT.search(step_state)
+        return (min(_NOT_THERE_YET, int(told[1])) if told else None), None
+    percent = int(100 * elapsed / usual) if usual else _NOT_THERE_YET
+    return min(_NOT_THERE_YET, percent), max(0.0, usual - elapsed) if elapsed <= usual else None
+
+
+def in_line(before: int, slots: int, usual: float | None) -> tuple[str, float | None]:
+    """Say why a request waits in line, and the seconds until it would be done, if builds take what they did."""
+    if before == 0:
+        return "waits for a free worker", None if usual is None else usual
+    told = f"waits in line; {before} {'is' if before == 1 else 'are'} before it"
+    return told, None if usual is None else usual * (before // max(1, slots) + 1)
+
+
+class Progress:
+    """Reads the database, and remembers only what builds of a builder took."""
+
+    def __init__(self, master: Any, publisher: Publisher, waiting: Waiting) -> None:
+        """Take the buildmaster, what knows the packages' addresses, and who waits."""
+        self._master = master
+        self._publisher = publisher
+        self._waiting = waiting
+        self._usual: dict[int, tuple[int, float | None]] = {}
+
+    async def of(self, request_id: int) -> Status | None:
+        """Tell of one buildrequest; None if there is none, or it is of no package_key."""
+        db = self._master.db
+        request = await db.buildrequests.getBuildRequest(request_id)
+        if request is None:
+            return None
+        stored = await db.buildsets.getBuildsetProperties(request.buildsetid)
+        values = {name: str(value) for name, (value, _) in stored.items()}
+        if "package_key" not in values:
+            return None
+        builds = sorted(await db.builds.getBuilds(buildrequestid=request_id), key=lambda one: one.id)
+        newest: Any = builds[-1] if builds else None
+        running = newest is not None and newest.complete_at is None
+        step, step_state = await self._step(newest.id) if running else ("", "")
+        now = self._master.reactor.seconds()
+        asked, started = _seconds(request.submitted_at), newest and _seconds(newest.started_at)
+        state, reason, percent, left = _ended(request.results), "", None, None
+        if request.complete:
+            now = _seconds(request.complete_at)
+            reason = "" if state == "published" or newest is None else newest.state_string
+        elif running and step:
+            state = "building"
+            percent, left = share(step_state, now - started, await self._takes(request.builderid))
+        else:
+            state = "waiting"
+            if running:
+                reason, left = newest.state_string, await self._takes(request.builderid)
+            else:
+                reason, left = await self._line(request, newest)
+        return Status(
+            buildrequest_id=request_id,
+            package_key=values["package_key"],
+            state=state,
+            url=self._publisher.url(PackageKey.from_string(values["package_key"])),
+            git_url=values.get("git_url", ""),
+            ref=values.get("ref", ""),
+            build_url=None if newest is None else self._page(newest.builderid, newest.number),
+            request_url=f"{self._master.config.buildbotURL}#/buildrequests/{request_id}",
+            build=len(builds),
+            step=step,
+            step_state=step_state,
+            asked=asked,
+            started=started,
+            elapsed=max(0.0, now - asked),
+            percent=100 if state == "published" else percent,
+            time_left=left,
+            reason=reason,
+            error=reason if request.complete else "",
+            waiting=[waiter.as_json() for waiter in self._waiting.of(request_id)],
+        )
+
+    async def on_their_way(self) -> list[Status]:
+        """Tell of all buildrequests for package_keys that are not done, oldest first."""
+        pending = await self._master.db.buildrequests.getBuildRequests(complete=False)
+        found = [await self.of(request.buildrequestid) for request in pending]
+        return sorted((one for one in found if one is not None), key=lambda one: one.buildrequest_id)
+
+    async def _step(self, build_id: int) -> tuple[str, str]:
+        """Give name and state string of the step that runs, or ran last; of none before the machine is there."""
+        steps = await self._master.db.steps.getSteps(buildid=build_id)
+        for step in reversed(steps):
+            if step.started_at is not None and step.name != PREPARATION:
+                return step.name, step.state_string
+        return "", ""
+
+    async def _line(self, request: Any, newest: Any) -> tuple[str, float | None]:
+        """Say why nothing builds: a machine failed and another is to come, or others are before it."""
+        pending = await self._master.db.buildrequests.getBuildRequests(complete=False)
+        before = sum(one.buildrequestid < request.buildrequestid for one in pending)
+        slots = len(self._master.workers.workers)
+        reason, left = in_line(before, slots, await self._takes(request.builderid))
+        if newest is not None:
+            reason = f"{newest.state_string}; it is tried again, and {reason}"
+        return reason, left
+
+    async def _takes(self, builder_id: int) -> float | None:
+        """Give the median seconds of a builder's last builds that succeeded; None if there are none."""
+        newest = await self._past(builder_id, 1)
+        last = newest[0]["buildid"] if newest else 0
+        known, usual = self._usual.get(builder_id, (-1, None))
+        if known != last:
+            past = await self._past(builder_id, _PAST_BUILDS)
+            took = [(one["complete_at"] - one["started_at"]).total_seconds() for one in past]
+            usual = median(took) if took else None
+            self._usual[builder_id] = (last, usual)
+        return usual
+
+    async def _past(self, builder_id: int, number: int) -> Sequence[dict[str, Any]]:
+        found: Sequence[dict[str, Any]] = await self._master.data.get(
+            ("builders", str(builder_id), "builds"),
+            filters=[Filter("results", "eq", [SUCCESS]), Filter("complete", "eq", [True])],
+            order=("-buildid",),
+            limit=number,
+        )
+        return found
+
+    def _page(self, builder_id: int, number: int) -> str:
+        return f"{self._master.config.buildbotURL}#/builders/{builder_id}/builds/{number}"
+
+
+def _ended(results: int | None) -> State:
+    if results in (SUCCESS, WARNINGS):
+        return "published"
+    return {FAILURE: "failed", CANCELLED: "cancelled"}.get(results or 0, "infrastructure")  # type: ignore[return-value]
+
+
+def _seconds(moment: Any) -> float:
+    return float(moment.timestamp())

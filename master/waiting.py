@@ -1,0 +1,179 @@
+"""Who waits for what is on its way: asker, job, and since when; and when nobody does any more.
+
+An asker with a job is a program: it says every few minutes that it still waits, and is forgotten once it
+went silent. One without a job is a person, who waits until the end, or withdraws.
+"""
+
+# mypy: allow-untyped-calls
+# Buildbot's services are annotated in part only.
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from buildbot.util.service import BuildbotService
+from buildbot.util.state import StateMixin
+from buildbot.util.twisted import async_to_deferred
+from twisted.internet.defer import DeferredLock, ensureDeferred
+from twisted.python import log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SILENCE = 600
+"""Seconds after which a job that did not say that it still waits is forgotten."""
+
+_STATE = "waiters"
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """One who waits: times in seconds since the epoch."""
+
+    asker: str
+    job: str
+    since: float
+    heard: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as the REST API does."""
+        return {"asker": self.asker, "job": self.job, "since": self.since}
+
+    def __str__(self) -> str:
+        """Name the asker, and the job if there is one."""
+        return f"{self.asker} (job {self.job})" if self.job else self.asker
+
+
+class Waiters:
+    """For each buildrequest, in the order of asking, who waits for it; knows no clock of its own."""
+
+    def __init__(self) -> None:
+        """Start with nobody."""
+        self._of: dict[int, dict[tuple[str, str], Waiter]] = {}
+
+    def add(self, request: int, asker: str, job: str, now: float) -> bool:
+        """Take note of one who waits, or still waits; True if he was not known."""
+        known = self._of.setdefault(request, {})
+        waiter = known.get((asker, job))
+        known[asker, job] = replace(waiter, heard=now) if waiter else Waiter(asker, job, now, now)
+        return waiter is None
+
+    def remove(self, request: int, asker: str, job: str) -> bool:
+        """Forget one; True if he was known."""
+        return self._of.get(request, {}).pop((asker, job), None) is not None
+
+    def of(self, request: int, now: float) -> list[Waiter]:
+        """Give those who wait, without those that went silent."""
+        known = self._of.get(request, {})
+        for who, waiter in tuple(known.items()):
+            if waiter.job and now - waiter.heard > SILENCE:
+                del known[who]
+        return list(known.values())
+
+    def end(self, request: int) -> bool:
+        """Forget all who waited for a request; True if there were any."""
+        return bool(self._of.pop(request, None))
+
+    def as_json(self) -> dict[str, list[dict[str, Any]]]:
+        """Give all that there is, to be kept."""
+        return {
+            str(request): [asdict(waiter) for waiter in known.values()]
+            for request, known in self._of.items()
+            if known
+        }
+
+    def load(self, kept: dict[str, list[dict[str, Any]]], requests: Iterable[int], now: float) -> None:
+        """Take what was kept, of these requests only; all have been heard of now, as nobody could say so before."""
+        wanted = set(requests)
+        for request, rows in kept.items():
+            if int(request) in wanted:
+                self._of[int(request)] = {
+                    (row["asker"], row["job"]): Waiter(row["asker"], row["job"], row["since"], now)
+                    for row in rows
+                }
+
+
+class Waiting(StateMixin, BuildbotService):
+    """The service that knows who waits; it survives the master, and shows it on the build's page."""
+
+    name = "waiting"
+
+    async def startService(self) -> None:
+        """Remember who waited for what is still on its way, and follow what ends."""
+        assert self.master is not None
+        await super().startService()
+        self._waiters = Waiters()
+        self._writing = DeferredLock()
+        self._written = 0
+        self._changes = 0
+        pending = await self.master.db.buildrequests.getBuildRequests(complete=False)
+        kept = await self.getState(_STATE, {})
+        self._waiters.load(kept, [request.buildrequestid for request in pending], self._now())
+        self._consumers = [
+            await self.master.mq.startConsuming(self._ended, ("buildrequests", None, "complete")),
+            await self.master.mq.startConsuming(self._begun, ("builds", None, "new")),
+        ]
+
+    @async_to_deferred
+    async def stopService(self) -> None:
+        """Follow nothing any more."""
+        for consumer in self._consumers:
+            await consumer.stopConsuming()
+        self._consumers = []
+        await super().stopService()
+
+    def of(self, request: int) -> list[Waiter]:
+        """Give those who wait for a buildrequest."""
+        return self._waiters.of(request, self._now())
+
+    async def add(self, request: int, asker: str, job: str) -> None:
+        """Take note of one who waits, and return when it is kept; who is known already costs nothing."""
+        if self._waiters.add(request, asker, job, self._now()):
+            await self._changed(request)
+
+    async def remove(self, request: int, asker: str, job: str) -> bool:
+        """Forget one; True if he was known."""
+        known = self._waiters.remove(request, asker, job)
+        if known:
+            await self._changed(request)
+        return known
+
+    def _now(self) -> float:
+        assert self.master is not None
+        return float(self.master.reactor.seconds())
+
+    async def _changed(self, request: int) -> None:
+        await self._keep()
+        assert self.master is not None
+        for build in await self.master.db.builds.getBuilds(buildrequestid=request, complete=False):
+            await self._show(request, build.id)
+
+    async def _keep(self) -> None:
+        """Write; many who change something at once are served by one or two writings."""
+        self._changes += 1
+        mine = self._changes
+        await self._writing.acquire()
+        try:
+            if self._written < mine:
+                upto = self._changes
+                await self.setState(_STATE, self._waiters.as_json())
+                self._written = upto
+        finally:
+            self._writing.release()
+
+    async def _show(self, request: int, build: int) -> None:
+        assert self.master is not None
+        told = ", ".join(str(waiter) for waiter in self.of(request)) or "nobody"
+        await self.master.data.updates.setBuildProperty(build, "waiting", told, "packages")
+
+    def _begun(self, _: Any, build: dict[str, Any]) -> None:
+        request = build["buildrequestid"]
+        if self.of(request):
+            showing = ensureDeferred(self._show(request, build["buildid"]))
+            showing.addErrback(lambda failure: log.err(failure, "while showing who waits"))
+
+    def _ended(self, _: Any, request: dict[str, Any]) -> None:
+        if self._waiters.end(request["buildrequestid"]):
+            keeping = ensureDeferred(self._keep())
+            keeping.addErrback(lambda failure: log.err(failure, "while forgetting who waited"))

@@ -1,0 +1,67 @@
+"""Who waits: asker and job, in the order of asking; a silent job is forgotten, a person is not."""
+
+from __future__ import annotations
+
+from master.waiting import SILENCE, Waiters
+
+
+def names(waiters: Waiters, request: int, now: float) -> list[str]:
+    """Give those who wait, as the page names them."""
+    return [str(one) for one in waiters.of(request, now)]
+
+
+def test_everybody_is_known_once_in_the_order_of_asking() -> None:
+    """Asking again, from the same job, adds nobody and keeps the place in the line and the time."""
+    waiters = Waiters()
+    assert waiters.add(7, "alice", "run/1", 100)
+    assert waiters.add(7, "bob", "", 110)
+    assert not waiters.add(7, "alice", "run/1", 120)
+    assert waiters.add(7, "alice", "run/2", 130)
+    assert names(waiters, 7, 130) == ["alice (job run/1)", "bob", "alice (job run/2)"]
+    assert [one.since for one in waiters.of(7, 130)] == [100, 110, 130]
+    assert names(waiters, 8, 130) == []
+
+
+def test_a_silent_job_is_forgotten_and_a_person_is_not() -> None:
+    """Only who said within the last ten minutes that he waits, waits; a form is filled in once."""
+    waiters = Waiters()
+    waiters.add(7, "alice", "run/1", 0)
+    waiters.add(7, "bob", "", 0)
+    waiters.add(7, "carol", "run/2", 0)
+    waiters.add(7, "carol", "run/2", 60)
+    assert names(waiters, 7, SILENCE) == ["alice (job run/1)", "bob", "carol (job run/2)"]
+    assert names(waiters, 7, SILENCE + 1) == ["bob", "carol (job run/2)"]
+    assert names(waiters, 7, 10 * SILENCE) == ["bob"]
+    assert waiters.add(7, "alice", "run/1", 10 * SILENCE), "back again, he is a new one"
+
+
+def test_who_withdraws_is_gone_and_nobody_else() -> None:
+    """Withdrawing takes the asker's job, not his other jobs, nor another's job of that name."""
+    waiters = Waiters()
+    for asker, job in (("alice", "run/1"), ("alice", "run/2"), ("bob", "run/1")):
+        waiters.add(7, asker, job, 0)
+    assert waiters.remove(7, "alice", "run/1")
+    assert not waiters.remove(7, "alice", "run/1")
+    assert not waiters.remove(8, "alice", "run/2")
+    assert names(waiters, 7, 0) == ["alice (job run/2)", "bob (job run/1)"]
+
+
+def test_what_is_kept_comes_back_for_what_is_on_its_way() -> None:
+    """After a restart all are there as before, with a fresh delay, but not for requests that are done."""
+    waiters = Waiters()
+    waiters.add(7, "alice", "run/1", 50)
+    waiters.add(8, "bob", "run/2", 60)
+    again = Waiters()
+    again.load(waiters.as_json(), [7, 9], 5000)
+    assert [(str(one), one.since) for one in again.of(7, 5000 + SILENCE)] == [("alice (job run/1)", 50)]
+    assert names(again, 7, 5001 + SILENCE) == []
+    assert names(again, 8, 5000) == []
+
+
+def test_the_end_of_a_request_ends_the_waiting() -> None:
+    """Who waited for what is done waits no more, and nothing of it is kept."""
+    waiters = Waiters()
+    waiters.add(7, "alice", "", 0)
+    assert waiters.end(7)
+    assert not waiters.end(7)
+    assert waiters.as_json() == {}
