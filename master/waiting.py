@@ -119,7 +119,7 @@ class Waiting(StateMixin, BuildbotService):
     async def stopService(self) -> None:
         """Follow nothing any more."""
         for consumer in self._consumers:
-            await consumer.stopConsuming()
+            consumer.stopConsuming()
         self._consumers = []
         await super().stopService()
 

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from workers.sizes import NovaFlavor, Size
 
 
+_FAILED = "buildpackages: FAILED"
+"""What the user data says on the console when it gives up."""
+
+_FIRST_LISTEN = 45.0
+"""Seconds after which a machine whose worker has not attached is listened to; then three times as many, and so on."""
+
 _SWITCH_SECONDS = 0.001
 """How long a thread may go on while another waits; Python's own is 5 ms, for each thread that runs."""
 
@@ -286,11 +292,15 @@ class OpenStackProvider:
     async def _until_attached(self, boot: Boot, fleet: Fleet, instance: Instance, deadline: float) -> None:
         """Wait for the worker, but no longer than settings say, and not for a server that has ended."""
         attached, ended = ensureDeferred(boot.attached()), instance.ended()
+        failed = ensureDeferred(self._says_that_it_failed(fleet, instance))
         late: Deferred[None] = Deferred()
         timer = self._clock.callLater(max(0.0, deadline - self._clock.seconds()), late.callback, None)
         try:
             _, index = await DeferredList(
-                [attached, ended, late], fireOnOneCallback=True, fireOnOneErrback=True, consumeErrors=True
+                [attached, ended, late, failed],
+                fireOnOneCallback=True,
+                fireOnOneErrback=True,
+                consumeErrors=True,
             )
         except FirstError as error:
             reason = error.subFailure.value
@@ -302,7 +312,7 @@ class OpenStackProvider:
         finally:
             if timer.active():
                 timer.cancel()
-            for one in (attached, ended):
+            for one in (attached, ended, failed):
                 one.addErrback(lambda _: None)
                 one.cancel()
         if index == 2:
@@ -310,6 +320,23 @@ class OpenStackProvider:
             said = f"no worker attached within {self.dock.start_timeout:g} s (instance {instance.server_id}"
             said += f", {instance.status or 'not listed yet'}; the log `console` has its last words)"
             raise Trouble(Kind.PASSING, said, machine=True).in_cloud(fleet.cloud.title).and_said(console)
+
+    async def _says_that_it_failed(self, fleet: Fleet, instance: Instance) -> None:
+        """Raise once the console says so: a machine that fails waits with going off until this was heard.
+
+        Each time costs a call, of which a usual boot makes none.
+        """
+        pause = _FIRST_LISTEN
+        while True:
+            await deferLater(self._clock, pause)
+            pause *= 3
+            try:
+                console = await fleet.cloud.console(instance.server_id)
+            except Trouble:
+                continue
+            if _FAILED in console:
+                said = f"instance {instance.server_id} failed before its worker attached"
+                raise Trouble(Kind.PASSING, said, machine=True).in_cloud(fleet.cloud.title)
 
     async def _attached(self, boot: Boot, fleet: Fleet, instance: Instance, began: float) -> OpenStackMachine:
         fleet.attached(instance)

@@ -71,6 +71,8 @@ class FakeCloud:
     """What a server that is born in ERROR says of itself."""
     ignored_deletes: int = 0
     """So many DELETEs more are accepted, and nothing happens."""
+    consoles: dict[str, str] = field(default_factory=dict)
+    """What consoles say, other than their servers' ids."""
     deleting: bool = False
     """A deleted server says that it is being deleted, until `vanish` is called."""
     volume: str = "available"
@@ -173,7 +175,9 @@ class FakeCloud:
         return await self._call("exists", server_id, lambda: server_id in self.there)
 
     async def console(self, server_id: str) -> str:
-        return await self._call("console", server_id, lambda: f"console of {server_id}")
+        return await self._call(
+            "console", server_id, lambda: self.consoles.get(server_id, f"console of {server_id}")
+        )
 
     async def limits(self) -> Limits:
         if not self._limits_known:

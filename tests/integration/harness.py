@@ -119,9 +119,10 @@ class Installation:
         self.until(lambda: not self.pid, "the master is gone")
 
     def stop(self) -> None:
-        """Stop the master as an operator does, and the git daemon."""
-        control.stop(self.settings)
+        """Stop the master as an operator does, which it obeys, and the git daemon."""
+        told = control.stop(self.settings)
         git_server.stop(self.input)
+        assert "killed" not in told, told
 
     @property
     def token(self) -> str:

@@ -134,15 +134,33 @@ def test_a_worker_that_never_attaches_is_given_up(provided: Callable[..., Provid
     assert here.cloud.ours == []
 
 
+def test_a_machine_that_says_that_it_failed_is_not_waited_for(provided: Callable[..., Provided]) -> None:
+    """While it is still on, its console is listened to; the build gets another one, and its words as the reason."""
+    here = provided(start_timeout=1200, attempts=2).started()
+    boot = FakeBoot()
+    here.start(boot)
+    [first] = here.cloud.ours
+    here.pass_seconds(100)
+    assert here.cloud.count("console") == 1, "a call costs, and says little for a while"
+    here.cloud.consoles[first] = "boots\nbuildpackages: FAILED after 99 s: no wheels\n"
+    here.pass_seconds(79)
+    assert here.cloud.ours == [first]
+    here.pass_seconds(5)
+    assert first not in here.cloud.ours
+    assert boot.kept == {"console": here.cloud.consoles[first]}
+    said = f"cloud sepia: instance {first} failed before its worker attached; it said: after 99 s: no wheels"
+    assert [line for line in boot.told if line.startswith(said)]
+
+
 def test_a_console_that_cannot_be_had_is_no_reason_to_keep_the_server(
     provided: Callable[..., Provided],
 ) -> None:
     """The log says why there is none, and the server is ended."""
-    here = provided(start_timeout=300, attempts=1).started()
+    here = provided(start_timeout=40, attempts=1).started()
     here.cloud.fail("console", AWAY)
     boot = FakeBoot()
     starting = here.start(boot)
-    here.pass_seconds(301)
+    here.pass_seconds(41)
     assert boot.kept == {"console": f"cannot be had: {AWAY}"}
     with pytest.raises(NoMachineEver, match="^infrastructure failed once, at last"):
         done(starting)

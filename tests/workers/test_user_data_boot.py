@@ -110,7 +110,8 @@ class Machine:
         """Run user data as cloud-init does, until the end of the block."""
         # The seconds in which people can read on the console what has failed are no use here.
         assert "\ngrace=10 " in script
-        self.add(SCRIPT, script.replace("\ngrace=10 ", "\ngrace=1 "), 0o700)
+        script = script.replace("\ngrace=10 ", "\ngrace=1 ").replace("\nlinger=300 ", "\nlinger=1 ")
+        self.add(SCRIPT, script, 0o700)
         with (self.scratch / "console").open("w") as console:
             self.process = subprocess.Popen(
                 enter(self.root, self.scratch, "root", *(command or (f"/{SCRIPT}",))),

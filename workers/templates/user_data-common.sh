@@ -9,6 +9,7 @@ user=build
 library=/opt/buildbot-worker
 state=/run/buildpackages
 grace=10 # seconds in which the master can read on the console why the machine ends
+linger=300 # the same for a machine that failed: nova with libvirt has no console of a server that is off
 
 say() {
     printf 'buildpackages: %s s: %s\n' "$SECONDS" "$*"
@@ -18,7 +19,7 @@ fail() {
     printf 'buildpackages: FAILED after %s s: %s\n' "$SECONDS" "$*"
     trap - EXIT
     if [ -f "$state/power-off" ]; then
-        sleep "$grace"
+        sleep "$linger"
         bash "$state/power-off" "it is of no use"
     fi
     exit 1
