@@ -22,6 +22,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python import log
 from twisted.web import http
 
+from master import shaman
 from master.package_transfers import LostError, Receiver, Sender
 from master.package_tree import Answer, MissingError, directory_url, names_of
 from master.uploads import RefusedError
@@ -88,12 +89,19 @@ class Request(http.Request):
             if self._refusal is not None:
                 raise self._refusal
             self._check_method()
-            boot = self.path.startswith(b"/boot/")
-            answer = await (self._meet() if boot else self._find())
+            answer = await self._answer()
         except RefusedError as refusal:
             self._refuse(refusal)
         else:
             self._send(answer)
+
+    async def _answer(self) -> Answer:
+        if self.path.startswith(b"/boot/"):
+            return await self._meet()
+        if shaman.is_asked(self.path):
+            answer: Answer = await self.channel.factory.ask_shaman(self.uri)
+            return answer
+        return await self._find()
 
     async def _meet(self) -> Answer:
         """Tell a machine that was made ahead which worker it is; its question stays open until that is known."""

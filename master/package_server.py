@@ -9,6 +9,8 @@ built shall share no origin with the web UI.
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buildbot.config.errors import error
@@ -20,14 +22,19 @@ from twisted.python.threadpool import ThreadPool
 from twisted.web import http
 
 from master.package_requests import Channel
-from master.package_tree import PackageTree
+from master.package_tree import Answer, PackageTree
+from master.published_index import PublishedIndex
+from master.publisher import PublishedTree
+from master.shaman import Shaman
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
+    from master.shaman_forms import BuildState
     from master.uploads import Uploads
 
     Meet = Callable[[str], Coroutine[Any, Any, str | None]]
+    Builds = Callable[[Any, Sequence[str]], Coroutine[Any, Any, Sequence[BuildState]]]
 
 _IDLE_SECONDS = 120
 _THREADS = 4
@@ -44,13 +51,26 @@ class _Site(http.HTTPFactory):
         self.tree = PackageTree("", "")
         self.uploads = uploads
         self.meet: Meet = _nobody
+        self.shaman: Shaman
+        self.builds: Callable[[Sequence[str]], Coroutine[Any, Any, Sequence[BuildState]]] = _none
         self.channels: set[Channel] = set()
         self._pool = ThreadPool(0, _THREADS, "packages")
         self._pool.start()
+        self._shaman_pool = ThreadPool(0, 1, "shaman")
+        self._shaman_pool.start()
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Call what blocks, in a thread that nothing else of the master waits for."""
         return deferToThreadPool(self.reactor, self._pool, function, *args)
+
+    async def ask_shaman(self, uri: bytes) -> Answer:
+        """Answer as shaman, in its one thread; builds first, as what was built is published by then."""
+        keys = self.shaman.keys(uri)
+        builds = await self.builds(keys) if keys else ()
+        answer: Answer = await deferToThreadPool(
+            self.reactor, self._shaman_pool, self.shaman.answer, uri, builds
+        )
+        return answer
 
     def log(self, request: http.Request) -> None:
         """Keep no log of accesses: nginx, in front, has a better one."""
@@ -60,6 +80,7 @@ class _Site(http.HTTPFactory):
         for channel in tuple(self.channels):
             channel.transport.abortConnection()
         self._pool.stop()
+        self._shaman_pool.stop()
 
 
 class PackageServer(BuildbotService):
@@ -88,11 +109,14 @@ class PackageServer(BuildbotService):
         title: str = "Packages",
         meet: Meet | None = None,
         wheels: str = "",
+        url: str = "",
+        builds: Builds | None = None,
     ) -> None:
         """Serve `tree`; listen anew only if the port is another. The first `uploads` stay.
 
         `meet` tells a machine that was made ahead, by its token, which worker it is. `wheels` is the
-        directory that machines find below `/wheels/`.
+        directory that machines find below `/wheels/`. `url` is where everybody else finds all this, and
+        `builds` asks the master given how builds of package_keys are doing: both are for shaman's view.
         """
         await super().reconfigService()
         assert self.master is not None
@@ -100,6 +124,8 @@ class PackageServer(BuildbotService):
             self._site = _Site(self.master.reactor, uploads)
         self._site.tree = PackageTree(tree, title, {"wheels": wheels} if wheels else None)
         self._site.meet = meet or _nobody
+        self._site.shaman = _shaman(tree, url)
+        self._site.builds = partial(builds, self.master) if builds else _none
         if port != self._endpoint:
             listening = await serverFromString(self.master.reactor, port).listen(self._site)
             await self._stop_listening()
@@ -124,6 +150,17 @@ class PackageServer(BuildbotService):
             await listening.stopListening()
 
 
+def _shaman(tree: str, url: str) -> Shaman:
+    # What is published and complete is said in one place only, which looks but does not write here.
+    published = PublishedTree(Path(tree), Path(tree))
+    return Shaman(PublishedIndex(tree, published.record), url)
+
+
 async def _nobody(_: str) -> str | None:
     """Expect no machine."""
     return None
+
+
+async def _none(_: Sequence[str]) -> Sequence[BuildState]:
+    """Know of no build."""
+    return ()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from master.images import image_services
 from master.package_server import PackageServer
 from master.publisher import PublishedTree, Publisher
+from master.shaman_builds import builds
 from master.uploads import Uploads
 from master.waiting import Waiting
 from master.workers import configure, meet, provider
@@ -39,6 +40,8 @@ def services(settings: Settings) -> list[BuildbotService]:
             title=settings.title,
             meet=meet(settings),
             wheels=str(packages.wheels),
+            url=packages.url,
+            builds=builds,
         ),
         *image_services(settings),
     ]

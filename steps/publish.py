@@ -142,6 +142,7 @@ class Publish(BuildStep):
         return {
             "version": commands.published_version(target, described),
             "git_url": self.getProperty("git_url"),
+            "ref": self.getProperty("ref") or "",
             "buildset_id": request.bsid,
             "buildrequest_id": request.id,
             "build_url": await self.build.getUrl(),

@@ -349,6 +349,7 @@ class TestPublish(StepCase):
     RECORD: ClassVar[dict[str, Any]] = {
         "version": "19.2.0-3-g73e2fc59-1",
         "git_url": FORK,
+        "ref": "",
         "buildset_id": 7,
         "buildrequest_id": 8,
         "build_url": "http://127.0.0.1:8010/#/builders/1/builds/2",
