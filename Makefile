@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test openstack-faults-test lint bench bench-openstack image user wheels roots clean
+.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test openstack-faults-test lint bench bench-openstack bench-bridge image user wheels roots clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -63,6 +63,9 @@ bench: .venv/installed-dev  ## measure everything that docs/performance.md repor
 bench-openstack: .venv/installed-dev  ## measure what it reports of the provider openstack, in a lab; 45 minutes
 	@$(SUDO) deploy/system-packages.sh lab
 	@$(SUDO) $(PYTHON) -m bench openstack
+
+bench-bridge: .venv/installed-dev  ## measure what it reports of the teuthology bridge; two minutes
+	@$(SUDO) $(PYTHON) -m bench bridge
 
 clean: stop openstack-lab-down  ## remove everything that `make demo` made, the published packages included
 	$(SUDO) rm -rf .lab/lab .lab/gate .lab/template-* input packages packages-* roots scratch scratch-* staging staging-* state state-* settings-ceph.yaml

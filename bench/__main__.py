@@ -39,6 +39,11 @@ OPENSTACK = {
 }
 """Those of the provider `openstack`, in a lab, beside Buildbot's own; `openstack` names them all."""
 
+BRIDGE = {f"bridge-{name}": f"bench.bridge_{name}" for name in ("published", "killed")}
+"""Those of the teuthology bridge; `bridge` names them all."""
+
+_GROUPS = {"openstack": OPENSTACK, "bridge": BRIDGE}
+
 _HEAD = """\
 # {title}
 
@@ -65,6 +70,7 @@ def parts() -> list[Part]:
     return [
         Part("Performance", "python -m bench --write", NAMES),
         Part("Performance: the provider `openstack`", "python -m bench openstack --write", OPENSTACK),
+        Part("Performance: the teuthology bridge", "python -m bench bridge --write", BRIDGE),
     ]
 
 
@@ -101,24 +107,24 @@ def page(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that are named, or all; give 1 if one could not be measured."""
-    every = {**NAMES, **OPENSTACK}
+    every = {**NAMES, **OPENSTACK, **BRIDGE}
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__,
-        epilog=f"names: {', '.join(every)}; `openstack` is all of those; as root, since builds run in roots of their own",
+        epilog=f"names: {', '.join(every)}; `openstack` and `bridge` are all of those; as root, since builds run in roots of their own",
     )  # fmt: skip
     parser.add_argument(
-        "name", nargs="*", choices=[[], *every, "openstack"], metavar="NAME", help="default: all"
+        "name", nargs="*", choices=[[], *every, *_GROUPS], metavar="NAME", help="default: all"
     )
     parser.add_argument("--runs", type=int, help="runs of each side, instead of the benchmark's own number")
     parser.add_argument(
         "--directory", type=Path, help="where 15 GB are free (default: the temporary directory)"
     )
     parser.add_argument(
-        "--write", action="store_true", help="keep the outcome in docs/performance.md; all, or `openstack`"
+        "--write", action="store_true", help="keep the outcome in docs/performance.md; all, or a group"
     )
     given = parser.parse_args(arguments)
-    if given.write and (given.name not in ([], ["openstack"]) or given.runs):
-        parser.error("--write is for a run of everything, or of all of `openstack`")
+    if given.write and (given.name not in ([], *([group] for group in _GROUPS)) or given.runs):
+        parser.error("--write is for a run of everything, or of a whole group")
     good = [_measured(part, given) for part in parts()]
     return int(not all(good))
 
@@ -126,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measured(part: Part, given: argparse.Namespace) -> bool:
     """Run what was asked for of one part, and write it if that was; whether all could be measured."""
     benchmarks = part.benchmarks
-    whole = not given.name or ("openstack" in given.name and benchmarks is OPENSTACK)
+    whole = not given.name or any(_GROUPS.get(name) is benchmarks for name in given.name)
     wanted = [name for name in benchmarks if whole or name in given.name]
     began, before = time.monotonic(), machine.load()
     reports = []

@@ -1,4 +1,4 @@
-"""The gate: lint, types, shellcheck, the roots and the lab that tests need, then all tests. `make test` calls it, and CI calls that.
+"""The gate: lint, types, shellcheck, the roots, the lab and the teuthology that tests need, then all tests. `make test` calls it, and CI calls that.
 
 Stops at the first that fails. `--lint` leaves out the tests; `--on-request` runs the long ones against the lab instead of all others.
 """
@@ -60,6 +60,9 @@ def main() -> int:
         # The lab's virtual environment, and the template that the tests' lab starts from.
         checks.append(("lab", [python, "-m", "lab", "up", ".lab/gate"]))
         checks.append(("lab down", [python, "-m", "lab", "down", ".lab/gate"]))
+        # teuthology's virtual environment, and what its test node has besides a prepared root.
+        checks.append(("teuthology", [python, "-m", "tests.teuthology_venv"]))
+        checks.append(("test node", [python, "-m", "tests.ssh_target"]))
         chosen = [f"--ignore={path}" for path in ON_REQUEST]
         if "--on-request" in sys.argv[1:]:
             chosen = list(ON_REQUEST)

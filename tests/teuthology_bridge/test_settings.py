@@ -1,0 +1,186 @@
+"""Settings come from the environment, the job and teuthology's YAML, in this order; all that is wrong is said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from teuthology_bridge.errors import WrongJob, WrongSettings
+from teuthology_bridge.settings import Settings, sizes
+
+
+def refused(environment: dict[str, str] | None = None, site: object = None, job: object = None) -> str:
+    with pytest.raises(WrongSettings) as caught:
+        Settings.load(environment or {}, site, job)
+    return str(caught.value)
+
+
+def test_what_holds_when_nothing_is_set() -> None:
+    """Without any setting, the servers are those of a master on this machine."""
+    settings = Settings.load({}, None, None)
+    assert settings == Settings(
+        url="http://127.0.0.1:8010/",
+        packages_url="http://127.0.0.1:8011/",
+        token="",
+        look_timeout=10,
+        ask_timeout=60,
+        limit=43200,
+        unreachable_limit=1800,
+    )
+
+
+def test_who_wins() -> None:
+    """The environment goes before the job, and the job before the site."""
+    site = {"url": "http://site/", "packages_url": "http://site/p", "limit": 1, "token": "site"}
+    job = {"packages_url": "http://job/p/", "limit": 2, "token": "job", "good_machine": {"cpus": 4}}
+    environment = {"BUILDPACKAGES_LIMIT": " 3.5 ", "BUILDPACKAGES_URL": "", "HOME": "/"}
+    settings = Settings.load(environment, site, job)
+    assert (settings.url, settings.packages_url) == ("http://site/", "http://job/p/")
+    assert (settings.limit, settings.token) == (3.5, "job")
+
+
+def test_a_token_file(tmp_path: Path) -> None:
+    """A token may stand in a file, and one given nearer wins over it, also as a file."""
+    (tmp_path / "far").write_text("far\n")
+    (tmp_path / "near").write_text("near\n")
+    for path in tmp_path.iterdir():
+        path.chmod(0o600)
+    site = {"token_file": str(tmp_path / "far")}
+    assert Settings.load({}, site).token == "far"
+    assert Settings.load({"BUILDPACKAGES_TOKEN_FILE": str(tmp_path / "near")}, site).token == "near"
+    assert Settings.load({}, {"token": "text"}, {"token_file": str(tmp_path / "near")}).token == "near"
+    assert Settings.load({}, site).warnings == ()
+
+
+def test_a_token_file_that_everybody_reads(tmp_path: Path) -> None:
+    """A token that others on the machine can read is used, and warned about."""
+    path = tmp_path / "token"
+    path.write_text("secret")
+    path.chmod(0o644)
+    settings = Settings.load({}, {"token_file": str(path)})
+    assert settings.token == "secret"
+    [warning] = settings.warnings
+    assert warning == (
+        f"the token_file {path} of `buildpackages` in teuthology's configuration can be read by everybody"
+        " on this machine: chmod o-rwx it"
+    )
+
+
+def test_a_token_is_never_shown(tmp_path: Path) -> None:
+    """No representation and no error holds the token."""
+    assert "secret" not in repr(Settings.load({}, {"token": "secret"}))
+    (tmp_path / "token").write_text("two secrets")
+    (tmp_path / "token").chmod(0o600)
+    for told in (
+        refused(site={"token": "two secrets"}),
+        refused(site={"token_file": str(tmp_path / "token")}),
+    ):
+        assert "holds no token: that is one word of ASCII characters" in told
+        assert "secrets" not in told
+
+
+def test_a_token_in_a_job() -> None:
+    """A token in a job's configuration is used, and warned about, as teuthology shows whole jobs to everybody."""
+    assert Settings.load({}, {"token": "secret"}).warnings == ()
+    assert Settings.load({}, None, {"token": "secret"}).warnings == (
+        "`token` in the job's `buildpackages` is shown with the job: have a token_file instead",
+    )
+
+
+def test_all_that_is_wrong_at_once() -> None:
+    """Whoever has several mistakes sees them all, each with its place."""
+    told = refused(
+        {"BUILDPACKAGES_LIMIT": "soon"},
+        {"packages_url": "ftp://x/", "urll": "http://x/"},
+        {"limit": True, "token": "a", "token_file": "/nowhere/token"},
+    )
+    assert told == (
+        "`packages_url` in `buildpackages` in teuthology's configuration must be a URL as http://HOST:PORT/,"
+        " not 'ftp://x/'; "
+        "`urll` in `buildpackages` in teuthology's configuration is unknown; there are ask_timeout, limit,"
+        " look_timeout, packages_url, token, token_file, unreachable_limit, url; "
+        "`limit` in the job's `buildpackages` must be a number of seconds, not True; "
+        "token and token_file are both given by the job's `buildpackages`: give one; "
+        "BUILDPACKAGES_LIMIT must be a number of seconds, not 'soon'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("url", "master:8010", "must be a URL as http://HOST:PORT/"),
+        ("url", "http:///x", "must be a URL as http://HOST:PORT/"),
+        ("url", "http://m:port/", "must be a URL, not"),
+        ("url", "http://me:pw@m/", "must not hold a user or a password"),
+        ("url", "http://m/?a=b", "without a query or a fragment"),
+        ("url", "http://m/a b", "must be a URL in ASCII without blanks"),
+        ("url", "http://münster/", "must be a URL in ASCII without blanks"),
+        ("url", 8010, "must be a text, not 8010"),
+        ("url", "", "must be a text, not ''"),
+        ("limit", 0, "must be a number of seconds above 0"),
+        ("limit", -1, "must be a number of seconds above 0"),
+        ("limit", float("inf"), "must be a number of seconds above 0"),
+        ("limit", float("nan"), "must be a number of seconds above 0"),
+        ("limit", "12h", "must be a number of seconds, not '12h'"),
+        ("look_timeout", None, "must be a number of seconds, not None"),
+        ("token", 5, "must be a text, not 5"),
+        ("token_file", "/nowhere/token", "can't be read: "),
+    ],
+)
+def test_what_is_no_value(key: str, value: object, why: str) -> None:
+    """Each value that can't be is told with what it must be."""
+    assert why in refused(job={key: value})
+
+
+@pytest.mark.parametrize("told", [[], "x", 3])
+def test_what_is_no_mapping(told: object) -> None:
+    """A configuration that is no mapping is told as that."""
+    assert "must be a mapping, not" in refused(job=told)
+
+
+def test_a_variable_that_means_nothing() -> None:
+    """A variable with our prefix that is unknown is warned about, as another program's may be so called."""
+    [warning] = Settings.load({"BUILDPACKAGES_URI": "http://x/"}).warnings
+    assert warning.startswith(
+        "the variable BUILDPACKAGES_URI means nothing; there are BUILDPACKAGES_ASK_TIMEOUT"
+    )
+
+
+def test_the_run_of_a_program_is_no_setting() -> None:
+    """What the master calls this run can't be set, so that no two runs are taken for one."""
+    assert "`job` in the job's `buildpackages` is unknown" in refused(job={"job": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({}, {}),
+        ({"good_machine": None, "canonical_tags": True}, {}),
+        (
+            {"min_machine": {"disk": 40, "ram": 8000.0, "cpus": 1}},
+            {"min_machine": {"disk": 40, "ram": 8000, "cpus": 1}},
+        ),
+        (
+            {"good_machine": {"cpus": 16}, "min_machine": {}},
+            {"good_machine": {"cpus": 16}, "min_machine": {}},
+        ),
+    ],
+)
+def test_sizes(config: dict[str, Any], found: dict[str, dict[str, int]]) -> None:
+    """Sizes are taken as far as they are given, in whole numbers."""
+    assert sizes(config) == found
+
+
+def test_sizes_that_are_none() -> None:
+    """All that is wrong with the sizes is said at once, and is the job's fault."""
+    with pytest.raises(WrongJob) as caught:
+        sizes({"good_machine": [4], "min_machine": {"disk": "40", "ram": -1, "cpus": True, "gpus": 1}})
+    assert str(caught.value) == (
+        "the job's `buildpackages`: `good_machine` must be a mapping of disk, ram, cpus, not [4];"
+        " `disk` in `min_machine` must be a whole number, not '40';"
+        " `ram` in `min_machine` must be a whole number, not -1;"
+        " `cpus` in `min_machine` must be a whole number, not True;"
+        " `min_machine` has no `gpus`; there are disk (GB), ram (MB) and cpus"
+    )
