@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from master import git_process
@@ -19,8 +20,20 @@ class RefUnknown(ValueError):
     """The repository answered, and has no such ref."""
 
 
+_NEVER = re.compile(
+    r"not found|does not exist|not exported|denied|could not read Username|Authentication failed|not a git rep|not allowed",
+    re.IGNORECASE,
+)
+"""What git says of a repository that will not be there the next time either, or not for us."""
+
+
 class RepositoryUnreachable(ValueError):
-    """The repository did not answer, or not in time."""
+    """The repository did not answer, or not in time; `passing` if asking again may help."""
+
+    def __init__(self, sentence: str, *, passing: bool) -> None:
+        """Take the sentence for the user."""
+        super().__init__(sentence)
+        self.passing = passing
 
 
 async def resolve(reactor: Any, git_url: str, ref: str, seconds: float) -> str:
@@ -32,10 +45,11 @@ async def resolve(reactor: Any, git_url: str, ref: str, seconds: float) -> str:
     command = ["git", *git_process.OPTIONS, "ls-remote", "--quiet", "--", git_url, *candidates]
     finished = await run(reactor, command, git_process.environment(), seconds)
     if finished.status is None:
-        raise RepositoryUnreachable(f"{git_url} did not answer within {seconds:g} s; ask again")
+        raise RepositoryUnreachable(f"{git_url} did not answer within {seconds:g} s; ask again", passing=True)
     if finished.status != 0:
         said = git_process.last_line(finished.errors)
-        raise RepositoryUnreachable(f"{git_url} cannot be asked for its refs: {said}")
+        passing = not _NEVER.search(finished.errors)
+        raise RepositoryUnreachable(f"{git_url} cannot be asked for its refs: {said}", passing=passing)
     found = {}
     for line in finished.output.decode(errors="replace").splitlines():
         sha1, _, name = line.partition("\t")
@@ -45,7 +59,8 @@ async def resolve(reactor: Any, git_url: str, ref: str, seconds: float) -> str:
             try:
                 return check_sha1(found[name])
             except ValueError as error:
-                raise RepositoryUnreachable(f"{git_url} cannot be asked for its refs: {error}") from None
+                sentence = f"{git_url} cannot be asked for its refs: {error}"
+                raise RepositoryUnreachable(sentence, passing=False) from None
     raise RefUnknown(f"{git_url} has no branch or tag {ref!r}")
 
 

@@ -42,12 +42,13 @@ class Wanted:
 
 
 class Refused(ValueError):
-    """All that is wrong with a request: a sentence for each field."""
+    """All that is wrong with a request: a sentence for each field; `passing` if asking again may help."""
 
-    def __init__(self, sentences: Mapping[str, str]) -> None:
+    def __init__(self, sentences: Mapping[str, str], *, passing: bool = False) -> None:
         """Take field to sentence."""
         super().__init__("; ".join(f"{field}: {text}" for field, text in sentences.items()))
         self.sentences = dict(sentences)
+        self.passing = passing
 
 
 def parse(

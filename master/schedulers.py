@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from master.settings import Git, Settings
 
 
+PASSING = -32000
+"""The JSON-RPC code of a refusal that may not be one if the same is asked again: a repository is away."""
+
+
 class PackagesScheduler(ForceScheduler):
     """Makes sure that packages are there: the same answer from the web form, REST and a rebuild."""
 
@@ -79,6 +83,8 @@ class PackagesScheduler(ForceScheduler):
             wanted = parse(params, self._targets, lambda _: name, self._policy, self.git.url)
             sha1, ref_is_ours = await self._resolve(wanted)
         except Refused as refused:
+            if refused.passing:
+                raise BadJsonRpc2(refused.sentences, PASSING) from None
             raise CollectedValidationError(refused.sentences) from None
         answers = []
         for target in wanted.targets:
@@ -165,7 +171,7 @@ def _refusal(error: BaseException | None) -> BaseException:
     if isinstance(error, RefUnknown):
         return Refused({"ref": str(error)})
     if isinstance(error, RepositoryUnreachable):
-        return Refused({"git_url": str(error)})
+        return Refused({"git_url": str(error)}, passing=error.passing)
     return error or RuntimeError("nothing failed")
 
 

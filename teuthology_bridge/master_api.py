@@ -27,6 +27,9 @@ _PASSING = (408, 425, 429)
 class Away(Exception):
     """The master can't answer now; trying again may help. The text says why."""
 
+    taken = True
+    """Whether it may have done what it was asked for all the same."""
+
 
 class Unknown(Exception):
     """The master answers, and does not know that buildrequest: its database is another one."""
@@ -120,6 +123,10 @@ class Master:
             params["job"] = self._settings.job
         timeout = self._settings.ask_timeout if timeout is None else timeout
         reply = self._post("forceschedulers/packages", "force", params, timeout, waits)
+        if reply.status == 400 and _passes(reply):
+            refused = Away(f"it says {_refusal(reply)}")
+            refused.taken = False
+            raise refused
         if reply.status == 400:
             raise WrongJob(f"{target}/{value} can't be asked for: {_refusal(reply)}")
         if reply.status != 200:
@@ -199,7 +206,9 @@ class Master:
         except wire.Untrusted as error:
             raise WrongSettings(f"{self.name}: {error}") from None
         except wire.NoAnswer as error:
-            raise Away(str(error)) from None
+            away = Away(str(error))
+            away.taken = error.sent
+            raise away from None
 
     def _strange(self, reply: wire.Reply) -> None:
         """Tell what passes from what does not."""
@@ -228,6 +237,18 @@ class Master:
             if fits and (state == "published" or request is not None):
                 return Answer(f"{target}/{sha1}", sha1, state == "published", _text(one.get("url")), request)
         raise Away(f"it answered {reply.told()}")
+
+
+_PASSES = -32000
+"""The code of a refusal by the master that is of the moment, as when the repository with the ref is away."""
+
+
+def _passes(reply: wire.Reply) -> bool:
+    try:
+        error = _json(reply).get("error")
+    except Away:
+        return False
+    return isinstance(error, dict) and error.get("code") == _PASSES
 
 
 def _json(reply: wire.Reply) -> dict[str, Any]:

@@ -197,10 +197,12 @@ class Pursuit:
         shared = self._shared
         if self._held_up(shared.asking):
             return
-        self._maybe_asked = True
+        # Before the ask, as a signal may come while it lasts.
+        before, self._maybe_asked = self._maybe_asked, True
         try:
             answer = self._do_ask(self._timeout(shared.settings.ask_timeout), None)
         except Away as away:
+            self._maybe_asked = before or away.taken
             self._in_vain(shared.asking, str(away))
             return
         except errors.BuildpackagesError:

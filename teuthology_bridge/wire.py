@@ -32,6 +32,9 @@ _PORTS = {"http": 80, "https": 443}
 class NoAnswer(Exception):
     """The other side gave no answer that can be read; trying again may help."""
 
+    sent = True
+    """Whether the other side may have taken the request all the same."""
+
 
 class Untrusted(NoAnswer):
     """The other side has no certificate that is trusted here; trying again does not help."""
@@ -77,23 +80,33 @@ def exchange(
     waits: Waits | None = None,
 ) -> Reply:
     """Give the answer to one request within so many seconds; NoAnswer says in one sentence why there is none."""
-    deadline = time.monotonic() + timeout
+    sent = False
     try:
-        timed = _Exchange(urlsplit(url), deadline, waits or Waits.usual())
-        return timed.run(method, headers or {}, body)
-    except TimeoutError:
-        raise NoAnswer(f"no whole answer came within {timeout:.3g} s") from None
-    except ssl.SSLCertVerificationError as error:
-        raise Untrusted(f"its certificate is not trusted here: {error.verify_message}") from None
-    except http.client.RemoteDisconnected:
-        raise NoAnswer("it closed the connection without an answer") from None
-    except http.client.IncompleteRead:
-        raise NoAnswer(_CUT) from None
-    except OSError as error:
-        raise NoAnswer(one_line(error.strerror or str(error) or type(error).__name__, _TOLD)) from None
-    except (http.client.HTTPException, ValueError) as error:
-        told = one_line(f"{type(error).__name__} {error}", _TOLD)
-        raise NoAnswer(f"it answered with something else than HTTP: {told}") from None
+        one = _Exchange(urlsplit(url), time.monotonic() + timeout, waits or Waits.usual())
+        sent = True
+        return one.run(method, headers or {}, body)
+    except NoAnswer:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        answer = _no_answer(error, timeout)
+        answer.sent = sent
+        raise answer from None
+
+
+def _no_answer(error: Exception, timeout: float) -> NoAnswer:
+    """Give the sentence for what went wrong."""
+    if isinstance(error, TimeoutError):
+        return NoAnswer(f"no whole answer came within {timeout:.3g} s")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Untrusted(f"its certificate is not trusted here: {error.verify_message}")
+    if isinstance(error, http.client.RemoteDisconnected):
+        return NoAnswer("it closed the connection without an answer")
+    if isinstance(error, http.client.IncompleteRead):
+        return NoAnswer(_CUT)
+    if isinstance(error, OSError):
+        return NoAnswer(one_line(error.strerror or str(error) or type(error).__name__, _TOLD))
+    told = one_line(f"{type(error).__name__} {error}", _TOLD)
+    return NoAnswer(f"it answered with something else than HTTP: {told}")
 
 
 _CUT = "its answer ended in the middle"

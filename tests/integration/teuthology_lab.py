@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import threading
 from contextlib import contextmanager
@@ -157,7 +158,7 @@ class Lab:
         site.write_text(yaml.safe_dump(self.site))
         variables = {
             "PATH": os.environ["PATH"], "HOME": str(self.directory / "home"), "TEUTHOLOGY_CONFIG": str(site),
-            **(environment or ACTIVATED),
+            "PYTHONFAULTHANDLER": "1", **(environment or ACTIVATED),
         }  # fmt: skip
         with archive.with_suffix(".output").open("wb") as output:
             process = subprocess.Popen(
@@ -174,16 +175,20 @@ class Running:
     process: subprocess.Popen[bytes]
     archive: Path
 
-    def end(self, seconds: float = 240) -> Outcome:
-        """Wait for its end."""
+    def end(self, seconds: float = 180) -> Outcome:
+        """Wait for its end; if that does not come, say where it hangs."""
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            status = self.process.wait()
-        if not (self.archive / "teuthology.log").is_file():
-            raise AssertionError(self.archive.with_suffix(".output").read_text())
+            # Python's fault handler writes the stack.
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait()
+            raise AssertionError(f"not within {seconds:g} s: {self._output()}") from None
+        assert (self.archive / "teuthology.log").is_file(), self._output()
         return Outcome(status, self.archive)
+
+    def _output(self) -> str:
+        return self.archive.with_suffix(".output").read_text()[-6000:]
 
 
 class _LockServer(BaseHTTPRequestHandler):

@@ -100,6 +100,7 @@ def test_no_repository_has_its_sentence(served: Served) -> None:
     with pytest.raises(RepositoryUnreachable) as caught:
         resolved(served.base + "nonesuch.git", "main")
     assert str(caught.value).startswith(f"{served.base}nonesuch.git cannot be asked for its refs: ")
+    assert not caught.value.passing, "there will be none the next time, either"
 
 
 def test_an_unreachable_port_has_its_sentence() -> None:
@@ -110,6 +111,7 @@ def test_an_unreachable_port_has_its_sentence() -> None:
     sentence = str(caught.value)
     assert sentence.startswith(f"git://127.0.0.1:{port}/ceph.git cannot be asked for its refs: ")
     assert "Connection refused" in sentence
+    assert caught.value.passing
 
 
 def test_a_server_that_never_answers_is_given_up() -> None:
@@ -119,6 +121,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
         with pytest.raises(RepositoryUnreachable) as caught:
             resolved(url, "main", seconds=0.5)
     assert str(caught.value) == f"{url} did not answer within 0.5 s; ask again"
+    assert caught.value.passing
 
 
 @pytest.mark.parametrize("scheme", ["file://", "ext::cat ", ""])
@@ -126,8 +129,9 @@ def test_only_network_protocols_are_spoken(scheme: str, tmp_path: Path) -> None:
     """Even a URL that got past the checks reads no local repository and runs no program."""
     repository = new_repository(tmp_path / "local")
     commit(repository, "first")
-    with pytest.raises(RepositoryUnreachable, match=r"cannot be asked for its refs: .*not allowed"):
+    with pytest.raises(RepositoryUnreachable, match=r"cannot be asked for its refs: .*not allowed") as caught:
         resolved(f"{scheme}{repository}", "main")
+    assert not caught.value.passing
 
 
 DEB = "ceph-deb-jammy-x86_64-default"

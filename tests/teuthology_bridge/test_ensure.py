@@ -439,8 +439,8 @@ def test_the_limit(fake: FakeMaster, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages[-1] == f"{KEY}: withdrawn; the build is cancelled"
 
 
-def test_the_limit_while_the_master_is_away(fake: FakeMaster) -> None:
-    """A limit that passes while the master is away tells that, too, and that it could not be told is no error."""
+def test_the_limit_while_the_master_is_away(fake: FakeMaster, caplog: pytest.LogCaptureFixture) -> None:
+    """A limit that passes while the master is away tells that, too, and who never heard of the job need not forget it."""
     job = Job(fake, limit=100)
     fake.kill()
     with pytest.raises(TimeLimit) as caught:
@@ -449,6 +449,7 @@ def test_the_limit_while_the_master_is_away(fake: FakeMaster) -> None:
         f"{KEY}: not there within 1 min 40 s, which is its `limit`: the master has not been asked yet;"
         f" the master at {fake.url} gives no answer (Connection refused)"
     )
+    assert not any("withdraw" in message for message in caplog.messages)
     fake.start_again()
 
 

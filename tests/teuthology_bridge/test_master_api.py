@@ -99,6 +99,14 @@ def test_every_sentence_of_a_refusal(fake: FakeMaster, message: object, told: st
     assert f"can't be asked for: {told}" in str(caught.value)
 
 
+def test_a_repository_that_is_away_passes(fake: FakeMaster) -> None:
+    """A refusal of the moment is no job's fault: it is asked again, and nothing was taken."""
+    fake.instead = lambda *_: (400, {"error": {"code": -32000, "message": {"git_url": "G did not answer"}}})
+    with pytest.raises(Away, match="^it says git_url: G did not answer$") as caught:
+        ask(master_of(fake))
+    assert not caught.value.taken
+
+
 # Settings that do not fit
 
 

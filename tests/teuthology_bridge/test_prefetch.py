@@ -19,6 +19,7 @@ from tests import teuthology_venv
 from tests.teuthology_bridge import dry_run_output as said
 from tests.teuthology_bridge.environments import SITE
 from tests.teuthology_bridge.fake_master import MOVED, SHA1, TARGET, TOKEN, FakeMaster
+from tests.teuthology_bridge.peers import Peer, says
 from teuthology_bridge import prefetch as prefetch_module
 from teuthology_bridge.__main__ import main, parser
 from teuthology_bridge.errors import BuildpackagesError, PackagesFailed, WrongSettings
@@ -158,14 +159,16 @@ def test_a_list_asks_for_nothing(fake: FakeMaster, tmp_path: Path) -> None:
 
 
 def test_a_list_needs_the_package_server(fake: FakeMaster, tmp_path: Path) -> None:
-    """With nobody to say what is published, the list says so, once, and ends with 1."""
-    fake.kill_package_server()
-    status, output, _ = prefetch(
-        fake, tmp_path, "--dry-run", "--json", jobs(tmp_path, a={"sha1": SHA1}, b={"sha1": MOVED})
-    )
+    """With nobody to say what is published, the list says so, asks no more, and ends with 1."""
+    directory = jobs(tmp_path, a={"sha1": SHA1}, b={"sha1": MOVED})
+    with Peer(says("502 Bad Gateway", b"no")) as peer:
+        status, output, _ = prefetch(
+            fake, tmp_path, "--dry-run", "--json", directory, BUILDPACKAGES_PACKAGES_URL=peer.url
+        )
+        assert peer.connections == 1
     told = json.loads(output)
     assert (status, told["ok"]) == (1, False)
-    assert told["error"].startswith(f"the package server at {fake.packages_url} gives no answer: ")
+    assert told["error"].startswith(f"the package server at {peer.url} gives no answer: ")
     assert [one["state"] for one in told["packages"]] == ["unknown", "unknown"]
 
 

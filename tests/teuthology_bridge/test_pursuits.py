@@ -214,6 +214,28 @@ def test_who_is_stopped_withdraws(fake: FakeMaster) -> None:
     assert {one for one in fake.order if "withdraw" in one} == {"withdraw 1", "withdraw 2"}
 
 
+def test_who_asked_by_another_name_withdraws_as_well(fake: FakeMaster) -> None:
+    """A branch that was asked for before it turned out to be a commit that was not: that ask is withdrawn, too."""
+    fake.script = [BUILDING]
+    asks: list[str] = []
+
+    def busy(method: str, path: str) -> Any:
+        if path.endswith("/forceschedulers/packages"):
+            asks.append(path)
+        return (503, "busy") if path.endswith("/forceschedulers/packages") and len(asks) > 1 else None
+
+    fake.instead = busy
+    run = Run(fake, (TARGET, "sha1", SHA1), (TARGET, "branch", "main"))
+
+    def stop() -> None:
+        raise SystemExit(130)
+
+    run.at[5.0] = stop
+    with pytest.raises(SystemExit):
+        run.run()
+    assert fake.order == ["ask", "withdraw 1"]
+
+
 def test_a_master_that_starts_again_is_waited_for(fake: FakeMaster) -> None:
     """While nobody listens all wait, and it is said who is away and why; then they go on where they were."""
     fake.script = [BUILDING] * 8 + [DONE]

@@ -153,6 +153,14 @@ def test_a_head_that_is_cut() -> None:
         reply.json()
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_whether_it_may_have_been_taken(sent: bool) -> None:
+    """An answer that is missing tells whether the request may have arrived."""
+    with nobody() as dead, Peer(MUTE["stalls"]) as peer, pytest.raises(wire.NoAnswer) as caught:
+        get(peer.url if sent else dead, SHORT)
+    assert caught.value.sent is sent
+
+
 def test_nobody_listens() -> None:
     """A refused connection is told as the system does."""
     with nobody() as url:
