@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test openstack-faults-test lint bench bench-openstack bench-bridge image user wheels roots clean
+.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test lint bench bench-openstack bench-bridge image user wheels roots clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -49,9 +49,6 @@ openstack-vm-test: .venv/installed-dev  ## build packages in a real virtual mach
 	@$(SUDO) deploy/system-packages.sh lab lab-vm
 	@$(SUDO) $(PYTHON) -m lab install
 	@$(SUDO) $(PYTHON) -m tests.vm
-
-openstack-faults-test: .venv/installed-dev  ## every fault's end, the reaper, the doctor and images, against the lab; half an hour
-	@$(SUDO) $(PYTHON) -m tests.gate --on-request
 
 lint: .venv/installed-dev  ## only lint, types and shellcheck
 	@$(PYTHON) -m tests.gate --lint

@@ -1,6 +1,6 @@
 """The gate: lint, types, shellcheck, the roots, the lab and the teuthology that tests need, then all tests. `make test` calls it, and CI calls that.
 
-Stops at the first that fails. `--lint` leaves out the tests; `--on-request` runs the long ones against the lab instead of all others.
+Stops at the first that fails. `--lint` leaves out the tests.
 """
 
 from __future__ import annotations
@@ -18,16 +18,6 @@ TARGETS = (
     "ceph-rpm-centos9-x86_64-default",
 )
 """What the tests build."""
-
-
-ON_REQUEST = (
-    "tests/integration/test_doctor.py",
-    "tests/integration/test_images.py",
-    "tests/integration/test_openstack_faults.py",
-    "tests/integration/test_openstack_reaper.py",
-    "tests/workers/test_images.py",
-)
-"""Long tests against the lab, which wait for time limits and back-offs: `make openstack-faults-test` runs them."""
 
 
 def shell_scripts() -> list[str]:
@@ -63,10 +53,7 @@ def main() -> int:
         # teuthology's virtual environment, and what its test node has besides a prepared root.
         checks.append(("teuthology", [python, "-m", "tests.teuthology_venv"]))
         checks.append(("test node", [python, "-m", "tests.ssh_target"]))
-        chosen = [f"--ignore={path}" for path in ON_REQUEST]
-        if "--on-request" in sys.argv[1:]:
-            chosen = list(ON_REQUEST)
-        checks.append(("tests", [python, "-m", "pytest", "--durations=20", *chosen]))
+        checks.append(("tests", [python, "-m", "pytest", "--durations=20"]))
     for name, command in checks:
         began = time.monotonic()
         print(f"== {name}", flush=True)
