@@ -206,15 +206,18 @@ def test_a_dispatcher_runs_the_job(here: Here, lab: Lab) -> None:
 
 
 def test_a_branch_that_moves_meanwhile_mixes_nothing(here: Here, lab: Lab) -> None:
-    """All of a job gets the commit that its branch was at when the job began, also if the build takes long."""
-    sha1 = here.commit(replace(CEPH, work="sleep 5"), ref="moving")
+    """A job gets the commit that its branch was at when it began, also if a later one is published before that."""
+    later = f"{here.made.packages_url}{DEB}/ref/moving/version"
+    look = f"python3 -c 'import urllib.request; urllib.request.urlopen(\"{later}\")'"
+    sha1 = here.commit(replace(CEPH, work=f"until {look} 2>/dev/null; do sleep 0.2; done"), ref="moving")
     running = lab.start(lab.job({"install": {"branch": "moving"}}, INSTALL[1], **wants(here.refs["main"])))
     here.made.until(lambda: here.on_their_way(sha1), "the job has asked")
-    moved = here.commit(ref="moving")
+    here.commit(ref="moving")
+    here.made.wait(here.made.ask(DEB, ref="moving"))
+    assert requests.get(later, timeout=60).ok
     ended = running.end()
     assert ended.status == 0, ended.told
     assert f"installed ceph:all {here.version(sha1)}" in lab.node.packages()
-    assert not here.version(moved)
 
 
 def test_nothing_said_means_main(here: Here, lab: Lab) -> None:

@@ -7,6 +7,8 @@ import unicodedata
 
 _CONTROL = re.compile(r"\x1b\[(\d*)([FKJ])|(\r)|(\n)|(.)", re.DOTALL)
 
+_BEGUN = re.compile(r"(\x1b(\[\d*)?)?\Z")
+
 
 class Terminal:
     """Lines of characters and a cursor, `columns` wide; what scrolls out at the top is kept, and out of reach."""
@@ -16,6 +18,7 @@ class Terminal:
         self.lines = lines
         self._rows: list[list[str]] = [[]]
         self._row = self._column = 0
+        self._begun = ""
         self.wrapped = 0
         """How often a line was longer than the terminal is wide."""
 
@@ -29,6 +32,10 @@ class Terminal:
 
     def write(self, text: str) -> None:
         """Take what a program writes; a newline goes to the beginning of the next line."""
+        text = self._begun + text
+        # What comes in pieces may be cut anywhere.
+        self._begun = _BEGUN.search(text)[0]  # type: ignore[index]
+        text = text.removesuffix(self._begun)
         for found in _CONTROL.finditer(text):
             number, what, back, newline, one = found.groups()
             if what == "F":
