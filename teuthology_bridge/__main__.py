@@ -70,14 +70,23 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--json", action="store_true", help="print JSON")
     command(
-        "activate", _activate, "have teuthology's task `buildpackages` be the bridge's, in this environment"
+        "activate",
+        _activate,
+        "have teuthology's task `buildpackages` be the bridge's",
+        f"\nWrites {activation.PTH} into the virtual environment of the Python that runs this; pip writes it,\n"
+        "too, so that it is needed after `deactivate` and some editable installs only.",
     )
-    command("deactivate", _deactivate, "have it be teuthology's own again")
+    command(
+        "deactivate",
+        _deactivate,
+        "have it be teuthology's own again",
+        f"\nRemoves {activation.PTH} from the virtual environment of the Python that runs this.",
+    )
     one = command(
         "ask",
         _ask,
         "have packages built unless they are published or on their way",
-        "\nPrints their URL; with --wait, ends with 0 only when they are there.",
+        "\nPrints their URL; with --wait, ends with 0 only when they are there, and withdraws when interrupted.",
     )
     one.add_argument("target", metavar="TARGET", help="what to build, such as ceph-deb-jammy-x86_64-default")
     which = one.add_mutually_exclusive_group(required=True)

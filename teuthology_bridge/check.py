@@ -29,12 +29,13 @@ UID = "Ceph automated package"
 
 _PROBE = f"""
 import importlib, json, sys
-told = {{"origin": None, "ours": False, "error": ""}}
+told = {{"origin": None, "ours": False, "error": "", "active": False}}
 try:
     module = importlib.import_module({NAME!r})
 except Exception as error:
     told["error"] = f"{{type(error).__name__}}: {{error}}"
     told["missing"] = getattr(error, "name", None)
+    told["active"] = "teuthology_bridge.hook" in sys.modules
 else:
     told["origin"] = module.__file__
     hook = sys.modules.get("teuthology_bridge.hook")
@@ -73,6 +74,7 @@ def findings(environment: Mapping[str, str], python: str = sys.executable) -> li
 
 def name(python: str = sys.executable) -> Finding:
     """Tell whether teuthology's name resolves to the bridge for that Python, and loads."""
+    which = "name the Python of the virtual environment that teuthology is in, by --python"
     try:
         # Not where this runs: a checkout there would be importable, and would not be for a job.
         finished = subprocess.run(
@@ -81,8 +83,11 @@ def name(python: str = sys.executable) -> Finding:
         told = json.loads(finished.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         return Finding("name", "unknown", f"{python} did not import teuthology within {_PATIENCE:.0f} s")
-    except (OSError, ValueError, IndexError) as error:
-        return Finding("name", "wrong", f"{python} can't be asked: {one_line(str(error))}", "name a Python")
+    except OSError as error:
+        return Finding("name", "wrong", f"{python} can't be run: {error.strerror}", which)
+    except (ValueError, IndexError):
+        said = one_line(finished.stderr or finished.stdout, 300) or "it says nothing"
+        return Finding("name", "wrong", f"{python} does not answer as a Python does: {said}", which)
     if told["ours"]:
         return Finding("name", "ok", f"{NAME} is {told['origin']}")
     if told.get("missing") in ("teuthology", "teuthology.task"):
@@ -98,7 +103,10 @@ def name(python: str = sys.executable) -> Finding:
     )
     if told["origin"]:
         return Finding("name", "wrong", f"{NAME} is {told['origin']}, teuthology's own", activate)
-    return Finding("name", "wrong", f"{NAME} can't be imported by {python}: {told['error']}", activate)
+    # What is wrong with teuthology itself, or with its configuration, no activation mends.
+    do = "correct that: no job of this Python gets beyond it" if told["active"] else activate
+    said = f"{NAME} can't be imported by {python}: {one_line(told['error'])}"
+    return Finding("name", "wrong", said, do)
 
 
 def master_answers(settings: Settings) -> Finding:
@@ -151,7 +159,9 @@ def packages_and_key(settings: Settings) -> list[Finding]:
     """Tell whether the package server answers, and whether apt can be told to trust what it serves."""
     url = f"{settings.packages_url}key.asc"
     server = f"the package server at {settings.packages_url}"
-    correct = "start it, or set `packages_url` of `buildpackages` to where the master serves packages"
+    correct = (
+        "see that the master is up, or set `packages_url` of `buildpackages` to where it serves packages"
+    )
     skipped = Finding("key", "unknown", "the package server does not answer, so nobody can say")
     try:
         reply = wire.exchange("GET", url, timeout=settings.look_timeout)

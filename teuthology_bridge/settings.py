@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from teuthology_bridge.errors import WrongJob, WrongSettings, together
@@ -58,6 +58,9 @@ class Settings:
             if told is job and isinstance(job, Mapping) and "token" in job:
                 reader.warnings.append(f"`token` in {where} is shown with the job: have a token_file instead")
             values.update(found)
+        # Only now: what a place that comes later sets anew is not looked at.
+        if isinstance(values.get("token"), _TokenFile):
+            values["token"] = reader.token(values["token"])
         if reader.problems:
             raise WrongSettings(together(reader.problems))
         return cls(**values, warnings=tuple(reader.warnings))
@@ -67,6 +70,13 @@ KEYS = (
     *(one.name for one in fields(Settings) if one.name not in ("job", "warnings")),
     "token_file",
 )
+
+
+class _TokenFile(NamedTuple):
+    """A file with a token, and which place names it."""
+
+    path: Path
+    where: str
 
 
 class _Reader:
@@ -98,17 +108,22 @@ class _Reader:
         if "token" in values and "token_file" in values:
             self.problems.append(f"token and token_file are both given by {where}: give one")
         elif "token_file" in values:
-            values["token"] = self._token(values["token_file"], where)
+            values["token"] = _TokenFile(values["token_file"], where)
         values.pop("token_file", None)
         return values
 
-    def _token(self, path: Path, where: str) -> str:
+    def token(self, file: _TokenFile) -> str:
+        """Read a token's file."""
+        path, where = file
         told = f"the token_file {path} of {where}"
         try:
             text = path.read_text(encoding="ascii").strip()
             if path.stat().st_mode & 0o007:
                 self.warnings.append(f"{told} can be read by everybody on this machine: chmod o-rwx it")
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            self.problems.append(f"{told} can't be read: {error.strerror}")
+            return ""
+        except ValueError as error:
             self.problems.append(f"{told} can't be read: {error}")
             return ""
         try:

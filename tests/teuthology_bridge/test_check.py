@@ -144,11 +144,14 @@ def test_the_name_is_not_ours(active: Environment) -> None:
 
 
 def test_the_name_can_not_be_imported(active: Environment, tmp_path: Path) -> None:
-    """Where the task is found and can't be loaded, its own error is told."""
-    (tmp_path / "teuthology/teuthology/__init__.py").write_text("import no_such_thing\n")
+    """Where the task can't be loaded, its own error is told in one line; activating is told of where it is not yet done."""
+    (tmp_path / "teuthology/teuthology/__init__.py").write_text("raise ImportError('first line\\nsecond')\n")
     found = check.name(active.python)
     assert found.state == "wrong"
-    assert "ModuleNotFoundError: No module named 'no_such_thing'" in found.said
+    assert "ImportError: first line second" in found.said
+    assert "activate" not in found.do
+    active.run("-m", "teuthology_bridge", "deactivate")
+    assert "activate" in check.name(active.python).do
 
 
 def test_no_teuthology(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +167,7 @@ def test_no_python(tmp_path: Path) -> None:
     found = check.name(str(tmp_path / "nothing"))
     assert found.state == "wrong"
     assert "No such file" in found.said
-    assert check.name("/bin/true").state == "wrong"
+    assert "does not answer as a Python does: it says nothing" in check.name("/bin/true").said
 
 
 def test_the_master_is_away() -> None:

@@ -54,6 +54,13 @@ def test_a_token_file(tmp_path: Path) -> None:
     assert Settings.load({}, site).warnings == ()
 
 
+def test_a_token_file_that_does_not_count_is_not_read(tmp_path: Path) -> None:
+    """Where a place that goes before another gives a token, the other's file may be out of reach."""
+    site = {"token_file": str(tmp_path / "nowhere")}
+    assert Settings.load({"BUILDPACKAGES_TOKEN": "mine"}, site).token == "mine"
+    assert refused(site=site)
+
+
 def test_a_token_file_that_everybody_reads(tmp_path: Path) -> None:
     """A token that others on the machine can read is used, and warned about."""
     path = tmp_path / "token"
