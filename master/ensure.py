@@ -71,8 +71,6 @@ class Ensure:
         self._waiting = waiting
         self._add_buildset = add_buildset
         self._lock = DeferredLock()
-        self._withdrawn: set[int] = set()
-        """Buildrequests that are being cancelled, and so are no answer to anybody."""
 
     async def ensure(self, ask: Ask) -> Answer:
         """Answer; build only if the key is neither published and complete nor on its way."""
@@ -100,16 +98,12 @@ class Ensure:
         await self._lock.acquire()
         try:
             known = await self._waiting.remove(request, asker, job)
-            left = self._waiting.of(request)
             found = await self._master.db.buildrequests.getBuildRequest(request)
+            left = self._waiting.of(request)  # Last, and nothing is waited for from here on.
             cancelled = known and not left and found is not None and not found.complete
             if cancelled:
-                self._withdrawn.add(request)
                 who = f"{asker} (job {job})" if job else asker
-                self._master.mq.produce(
-                    ("control", "buildrequests", str(request), "cancel"),
-                    {"reason": f"{who} has withdrawn, and nobody else waits"},
-                )
+                self._waiting.cancel(request, f"{who} has withdrawn, and nobody else waits")
             return cancelled, left
         finally:
             self._lock.release()
@@ -143,7 +137,7 @@ class Ensure:
             unfinished = await self._master.db.buildrequests.getBuildRequests(
                 bsid=buildset["bsid"], complete=False
             )
-            if any(request.buildrequestid not in self._withdrawn for request in unfinished):
+            if any(not self._waiting.is_ending(request.buildrequestid) for request in unfinished):
                 requests = await self._buildrequests(buildset["bsid"])
                 return self._queued(key, buildset["bsid"], requests)
         return None

@@ -21,10 +21,12 @@ from master.request_fields import JOB, check_text
 
 if TYPE_CHECKING:
     from master.ensure import Ensure
+    from master.progress import Status
     from master.waiting import Waiting
 
 _KIND = "packages"
 PATH = (_KIND,)
+_MOST = 2**31 - 1
 
 
 class _OneEndpoint(base.Endpoint):
@@ -34,7 +36,7 @@ class _OneEndpoint(base.Endpoint):
 
     @async_to_deferred
     async def get(self, resultSpec: Any, kwargs: Any) -> dict[str, Any] | None:
-        status = await self.rtype.progress.of(kwargs["buildrequestid"])
+        status = await self._status(kwargs["buildrequestid"])
         return None if status is None else status.as_json()
 
     @async_to_deferred
@@ -44,13 +46,13 @@ class _OneEndpoint(base.Endpoint):
         if not isinstance(job, str):
             raise _refused("job: must be a string")
         try:
-            check_text(job)
+            job = check_text(job.strip() if job.isprintable() else job)
         except ValueError as error:
             raise _refused(f"{JOB}: {error}") from None
         request = kwargs["buildrequestid"]
         if action not in ("renew", "withdraw"):
             raise _refused(f"there is no {action[:50]!r} here, only renew and withdraw")
-        status = await self.rtype.progress.of(request)
+        status = await self._status(request)
         if status is None:
             raise _refused(f"buildrequest {request} is unknown here, or of no packages: ask anew")
         if action == "renew":
@@ -60,6 +62,11 @@ class _OneEndpoint(base.Endpoint):
             return {"waiting": [one.as_json() for one in self.rtype.waiting.of(request)]}
         cancelled, left = await self.rtype.ensure.withdraw(request, asker, job)
         return {"cancelled": cancelled, "waiting": [one.as_json() for one in left]}
+
+    async def _status(self, request: int) -> Status | None:
+        # What no database takes for a number is the number of nothing.
+        found: Status | None = await self.rtype.progress.of(request) if abs(request) <= _MOST else None
+        return found
 
 
 class _AllEndpoint(base.Endpoint):

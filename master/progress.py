@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import asdict, dataclass
+from math import inf
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from buildbot.data.resultspec import Filter
-from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, WARNINGS
+from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, WARNINGS
+from twisted.internet.defer import DeferredLock
 
 from master.model.package_key import PackageKey
 
@@ -24,6 +27,8 @@ PREPARATION = "worker_preparation"
 """Buildbot's name of the step in whose time the machine is made."""
 
 _PAST_BUILDS = 10
+_FRESH = 1.0
+"""Seconds for which it does not matter who has come to the line, or which build was the last."""
 _PERCENT = re.compile(r"(\d{1,3}) %")
 _NOT_THERE_YET = 99
 """Percent. What has taken longer than usual is not done for that."""
@@ -68,6 +73,7 @@ def share(step_state: str, elapsed: float, usual: float | None) -> tuple[int | N
     if usual is None:
         told = _PERCENT.search(step_state)
         return (min(_NOT_THERE_YET, int(told[1])) if told else None), None
+    elapsed = max(0.0, elapsed)  # The clock may have been set back, and a build's start is of whole seconds.
     percent = int(100 * elapsed / usual) if usual else _NOT_THERE_YET
     return min(_NOT_THERE_YET, percent), max(0.0, usual - elapsed) if elapsed <= usual else None
 
@@ -81,21 +87,30 @@ def in_line(before: int, slots: int, usual: float | None) -> tuple[str, float | 
 
 
 class Progress:
-    """Reads the database, and remembers only what builds of a builder took."""
+    """Reads the database; what it remembers is what builds of a builder took, and for a moment the line.
+
+    Everybody may ask, and hundreds do at once: the list of all is read once for all who asked meanwhile,
+    and nobody has the whole line read for himself.
+    """
 
     def __init__(self, master: Any, publisher: Publisher, waiting: Waiting) -> None:
         """Take the buildmaster, what knows the packages' addresses, and who waits."""
         self._master = master
         self._publisher = publisher
         self._waiting = waiting
-        self._usual: dict[int, tuple[int, float | None]] = {}
+        self._usual: dict[int, tuple[float, float | None]] = {}
+        self._line_ids: tuple[float, list[int]] = (-inf, [])
+        self._reading, self._looking = DeferredLock(), DeferredLock()
+        self._all: list[Status] = []
+        self._asked = self._read = 0
 
     async def of(self, request_id: int) -> Status | None:
         """Tell of one buildrequest; None if there is none, or it is of no package_key."""
-        db = self._master.db
-        request = await db.buildrequests.getBuildRequest(request_id)
-        if request is None:
-            return None
+        request = await self._master.db.buildrequests.getBuildRequest(request_id)
+        return None if request is None else await self._status(request)
+
+    async def _status(self, request: Any) -> Status | None:
+        db, request_id = self._master.db, request.buildrequestid
         stored = await db.buildsets.getBuildsetProperties(request.buildsetid)
         values = {name: str(value) for name, (value, _) in stored.items()}
         if "package_key" not in values:
@@ -143,9 +158,28 @@ class Progress:
 
     async def on_their_way(self) -> list[Status]:
         """Tell of all buildrequests for package_keys that are not done, oldest first."""
-        pending = await self._master.db.buildrequests.getBuildRequests(complete=False)
-        found = [await self.of(request.buildrequestid) for request in pending]
+        self._asked += 1
+        mine = self._asked
+        await self._reading.acquire()
+        try:
+            if self._read < mine:
+                upto = self._asked
+                self._all = await self._read_all()
+                self._read = upto
+            return self._all
+        finally:
+            self._reading.release()
+
+    async def _read_all(self) -> list[Status]:
+        pending = await self._pending()
+        found = [await self._status(request) for request in pending]
         return sorted((one for one in found if one is not None), key=lambda one: one.buildrequest_id)
+
+    async def _pending(self) -> Sequence[Any]:
+        pending: Sequence[Any] = await self._master.db.buildrequests.getBuildRequests(complete=False)
+        ids = sorted(request.buildrequestid for request in pending)
+        self._line_ids = (self._master.reactor.seconds(), ids)
+        return pending
 
     async def _step(self, build_id: int) -> tuple[str, str]:
         """Give name and state string of the step that runs, or ran last; of none before the machine is there."""
@@ -157,32 +191,46 @@ class Progress:
 
     async def _line(self, request: Any, newest: Any) -> tuple[str, float | None]:
         """Say why nothing builds: a machine failed and another is to come, or others are before it."""
-        pending = await self._master.db.buildrequests.getBuildRequests(complete=False)
-        before = sum(one.buildrequestid < request.buildrequestid for one in pending)
+        await self._look()
+        before = bisect_left(self._line_ids[1], request.buildrequestid)
         slots = len(self._master.workers.workers)
         reason, left = in_line(before, slots, await self._takes(request.builderid))
+        if newest is not None and newest.complete_at is not None and newest.results != RETRY:
+            return newest.state_string, None  # The request is done in a moment.
         if newest is not None:
             reason = f"{newest.state_string}; it is tried again, and {reason}"
         return reason, left
 
+    async def _look(self) -> None:
+        """Read the line, once for all who need it in the same moment."""
+        if self._is_fresh(self._line_ids[0]):
+            return
+        await self._looking.acquire()
+        try:
+            if not self._is_fresh(self._line_ids[0]):
+                await self._pending()
+        finally:
+            self._looking.release()
+
     async def _takes(self, builder_id: int) -> float | None:
         """Give the median seconds of a builder's last builds that succeeded; None if there are none."""
-        newest = await self._past(builder_id, 1)
-        last = newest[0]["buildid"] if newest else 0
-        known, usual = self._usual.get(builder_id, (-1, None))
-        if known != last:
-            past = await self._past(builder_id, _PAST_BUILDS)
+        read, usual = self._usual.get(builder_id, (-inf, None))
+        if not self._is_fresh(read):
+            past = await self._past(builder_id)
             took = [(one["complete_at"] - one["started_at"]).total_seconds() for one in past]
             usual = median(took) if took else None
-            self._usual[builder_id] = (last, usual)
+            self._usual[builder_id] = (self._master.reactor.seconds(), usual)
         return usual
 
-    async def _past(self, builder_id: int, number: int) -> Sequence[dict[str, Any]]:
+    def _is_fresh(self, read: float) -> bool:
+        return bool(0 <= self._master.reactor.seconds() - read < _FRESH)
+
+    async def _past(self, builder_id: int) -> Sequence[dict[str, Any]]:
         found: Sequence[dict[str, Any]] = await self._master.data.get(
             ("builders", str(builder_id), "builds"),
             filters=[Filter("results", "eq", [SUCCESS]), Filter("complete", "eq", [True])],
             order=("-buildid",),
-            limit=number,
+            limit=_PAST_BUILDS,
         )
         return found
 

@@ -20,10 +20,11 @@ _FORM_FIELDS = ("sha1", "ref", "git_url", "reason")
 JOB = "job"
 """The parameter in which a program says which of its runs waits."""
 
-_SIZES = ("good_machine", "min_machine")
+SIZES = ("good_machine", "min_machine")
+"""Parameters, and properties of the buildset, that say how large a machine is to be."""
 _SIZE = {"disk": 100_000, "ram": 100_000_000, "cpus": 10_000}
 """What a size may say, and the most: disk in GB, ram in MB."""
-FIELDS = ("builderNames", "builderid", *_FORM_FIELDS, JOB, *_SIZES)
+FIELDS = ("builderNames", "builderid", *_FORM_FIELDS, JOB, *SIZES)
 CLAIMED_OWNER = "owner, as the request says"
 """What the parameter `owner` is called on its way to us, where Buildbot puts the user into its place."""
 
@@ -86,7 +87,7 @@ def parse(
     git_url = check("git_url", policy.check, default_git_url)
     reason = check("reason", check_text)
     job = check(JOB, check_text)
-    sizes = {name: _size(params[name], name, sentences) for name in _SIZES if params.get(name) is not None}
+    sizes = {name: _size(params[name], name, sentences) for name in SIZES if params.get(name) is not None}
     if texts.get("sha1") and texts.get("ref"):
         sentences.setdefault("ref", "give sha1 or ref, not both")
     if not texts.get("sha1") and not texts.get("ref"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from buildbot.data.builds import BuildEndpoint
 from buildbot.process.properties import Properties
 from buildbot.schedulers.forcesched import (
     CollectedValidationError,
@@ -21,7 +23,7 @@ from master.model.package_key import PackageKey
 from master.model.targets import Target
 from master.packages_api import add_packages
 from master.refs import RefUnknown, RepositoryUnreachable, resolve
-from master.request_fields import CLAIMED_OWNER, Refused, Wanted, parse
+from master.request_fields import CLAIMED_OWNER, SIZES, Refused, Wanted, parse
 
 if TYPE_CHECKING:
     from master.settings import Git, Settings
@@ -67,7 +69,10 @@ class PackagesScheduler(ForceScheduler):
         self._ensure = Ensure(self.master, publisher, waiting, self._add_buildset)
         add_packages(self.master, self._ensure, waiting)
         self._publisher = publisher
-        self.master.data.updates.rebuildBuildrequest = self._rebuild
+        for _, endpoint in self.master.data.matcher.iterPatterns():
+            if isinstance(endpoint, BuildEndpoint):
+                # Buildbot's own tells what it calls next neither who asks nor anything to know him by.
+                endpoint.actionRebuild = partial(self._rebuild, endpoint)
 
     def force(self, /, **params: Any) -> Deferred[Any]:  # type: ignore[override]
         """Give `[buildset id, {builder id: buildrequest id}, [answers]]`, or say what is wrong."""
@@ -151,17 +156,24 @@ class PackagesScheduler(ForceScheduler):
         return buildset_id, requests
 
     @async_to_deferred
-    async def _rebuild(self, buildrequest: dict[str, Any]) -> tuple[int | None, dict[int, int]]:
-        """Answer a rebuild like any other ask."""
+    async def _rebuild(
+        self, endpoint: BuildEndpoint, args: dict[str, Any], kwargs: dict[str, Any]
+    ) -> tuple[int | None, dict[int, int]]:
+        """Answer a rebuild like any other ask: it is of who presses the button, whoever asked before."""
         assert self.master is not None
-        stored = await self.master.data.get(("buildsets", buildrequest["buildsetid"], "properties"))
+        build = await endpoint.get({}, kwargs)
+        request = build and await self.master.data.get(("buildrequests", build["buildrequestid"]))
+        if not request:
+            raise BadJsonRpc2("there is no such build", JSONRPC_CODES["invalid_request"])
+        stored = await self.master.data.get(("buildsets", request["buildsetid"], "properties"))
         values = {name: str(value) for name, (value, _) in stored.items()}
         if "package_key" not in values:
             raise BadJsonRpc2(
                 "this built no packages: ask for an image anew", JSONRPC_CODES["invalid_request"]
             )
         key = PackageKey.from_string(values["package_key"])
-        ask = Ask(key, values["git_url"], values["ref"], values["owner"], "rebuild")
+        sizes = {name: stored[name][0] for name in SIZES if name in stored}
+        ask = Ask(key, values["git_url"], values["ref"], str(args["owner"]), "rebuild", sizes=sizes)
         answer: Answer = await self._ensure.ensure(ask)
         return answer.buildset_id, answer.buildrequest_ids
 

@@ -19,12 +19,19 @@ from twisted.internet.defer import DeferredLock, ensureDeferred
 from twisted.python import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 SILENCE = 600
 """Seconds after which a job that did not say that it still waits is forgotten."""
 
+MOST_JOBS = 1000
+"""Of one asker, for one buildrequest: all that is kept is told to everybody who looks."""
+
+_MOST_TOLD = 20
+_MOST_REASON = 500
+
 _STATE = "waiters"
+_CONTROL = ("control", "buildrequests")
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,13 @@ class Waiter:
         return f"{self.asker} (job {self.job})" if self.job else self.asker
 
 
+def told(waiters: Sequence[Waiter]) -> str:
+    """Name those who wait; of very many, the first and how many more."""
+    names = [str(waiter) for waiter in waiters[:_MOST_TOLD]]
+    more = len(waiters) - len(names)
+    return ", ".join([*names, f"{more} more"] if more else names)
+
+
 class Waiters:
     """For each buildrequest, in the order of asking, who waits for it; knows no clock of its own."""
 
@@ -53,9 +67,16 @@ class Waiters:
         self._of: dict[int, dict[tuple[str, str], Waiter]] = {}
 
     def add(self, request: int, asker: str, job: str, now: float) -> bool:
-        """Take note of one who waits, or still waits; True if he was not known."""
+        """Take note of one who waits, or still waits; True if he was not known.
+
+        Of an asker with too many jobs, the one that was heard of longest ago gives way.
+        """
         known = self._of.setdefault(request, {})
         waiter = known.get((asker, job))
+        if waiter is None and len(known) >= MOST_JOBS:
+            his = [one for one in known.values() if one.asker == asker and one.job]
+            if len(his) >= MOST_JOBS:
+                del known[asker, min(his, key=lambda one: one.heard).job]
         known[asker, job] = replace(waiter, heard=now) if waiter else Waiter(asker, job, now, now)
         return waiter is None
 
@@ -95,7 +116,10 @@ class Waiters:
 
 
 class Waiting(StateMixin, BuildbotService):
-    """The service that knows who waits; it survives the master, and shows it on the build's page."""
+    """The service that knows who waits; it survives the master, and shows it on the build's page.
+
+    It also knows what was told to end, by whichever way: that is no answer to anybody any more.
+    """
 
     name = "waiting"
 
@@ -107,12 +131,16 @@ class Waiting(StateMixin, BuildbotService):
         self._writing = DeferredLock()
         self._written = 0
         self._changes = 0
+        self._ending: dict[int, str] = {}
         pending = await self.master.db.buildrequests.getBuildRequests(complete=False)
         kept = await self.getState(_STATE, {})
         self._waiters.load(kept, [request.buildrequestid for request in pending], self._now())
         self._consumers = [
             await self.master.mq.startConsuming(self._ended, ("buildrequests", None, "complete")),
             await self.master.mq.startConsuming(self._begun, ("builds", None, "new")),
+            await self.master.mq.startConsuming(self._cancelled, (*_CONTROL, None, "cancel")),
+            await self.master.mq.startConsuming(self._stopped, ("control", "builds", None, "stop")),
+            await self.master.mq.startConsuming(self._unclaimed, ("buildrequests", None, "unclaimed")),
         ]
 
     @async_to_deferred
@@ -127,10 +155,24 @@ class Waiting(StateMixin, BuildbotService):
         """Give those who wait for a buildrequest."""
         return self._waiters.of(request, self._now())
 
+    def is_ending(self, request: int) -> bool:
+        """Whether a buildrequest that is not complete yet was told to end."""
+        return request in self._ending
+
+    def cancel(self, request: int, reason: str) -> None:
+        """Tell a buildrequest to end; from now on it is ending."""
+        assert self.master is not None
+        self.master.mq.produce((*_CONTROL, str(request), "cancel"), {"reason": reason})
+
     async def add(self, request: int, asker: str, job: str) -> None:
         """Take note of one who waits, and return when it is kept; who is known already costs nothing."""
         if self._waiters.add(request, asker, job, self._now()):
             await self._changed(request)
+            assert self.master is not None
+            found = await self.master.db.buildrequests.getBuildRequest(request)
+            if found is None or found.complete:
+                # It ended while he came: nobody will say so again.
+                self._waiters.end(request)
 
     async def remove(self, request: int, asker: str, job: str) -> bool:
         """Forget one; True if he was known."""
@@ -164,8 +206,8 @@ class Waiting(StateMixin, BuildbotService):
 
     async def _show(self, request: int, build: int) -> None:
         assert self.master is not None
-        told = ", ".join(str(waiter) for waiter in self.of(request)) or "nobody"
-        await self.master.data.updates.setBuildProperty(build, "waiting", told, "packages")
+        names = told(self.of(request)) or "nobody"
+        await self.master.data.updates.setBuildProperty(build, "waiting", names, "packages")
 
     def _begun(self, _: Any, build: dict[str, Any]) -> None:
         request = build["buildrequestid"]
@@ -173,7 +215,36 @@ class Waiting(StateMixin, BuildbotService):
             showing = ensureDeferred(self._show(request, build["buildid"]))
             showing.addErrback(lambda failure: log.err(failure, "while showing who waits"))
 
+    @async_to_deferred
+    async def _cancelled(self, key: tuple[str, ...], message: dict[str, Any]) -> None:
+        """Take note at once; of what is over already, nobody will say that it ended."""
+        assert self.master is not None
+        request = int(key[2])
+        self._ending[request] = _reason(message)
+        found = await self.master.db.buildrequests.getBuildRequest(request)
+        if found is None or found.complete:
+            self._ending.pop(request, None)
+
+    @async_to_deferred
+    async def _stopped(self, key: tuple[str, ...], message: dict[str, Any]) -> None:
+        """Take note that the request of a build that is told to stop ends with it, unless the build is over."""
+        assert self.master is not None
+        build = await self.master.db.builds.getBuild(int(key[2]))
+        if build is not None and build.complete_at is None:
+            self._ending[build.buildrequestid] = _reason(message)
+
+    def _unclaimed(self, _: Any, request: dict[str, Any]) -> None:
+        """Cancel again what was told to end while its build ended by itself, to be tried again."""
+        number = request["buildrequestid"]
+        if number in self._ending:
+            self.cancel(number, self._ending[number])
+
     def _ended(self, _: Any, request: dict[str, Any]) -> None:
+        self._ending.pop(request["buildrequestid"], None)
         if self._waiters.end(request["buildrequestid"]):
             keeping = ensureDeferred(self._keep())
             keeping.addErrback(lambda failure: log.err(failure, "while forgetting who waited"))
+
+
+def _reason(message: dict[str, Any]) -> str:
+    return str(message.get("reason", "no reason"))[:_MOST_REASON]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from buildbot.data.base import EndpointKind
 from buildbot.www.auth import CustomAuth
 from buildbot.www.authz import Authz, Forbidden
 from buildbot.www.authz.endpointmatchers import (
@@ -22,6 +23,7 @@ from twisted.internet.defer import ensureDeferred, succeed
 from master.packages_api import PATH
 from master.request_fields import CLAIMED_OWNER
 from master.users import OPERATOR, Users, digest, operator_token
+from master.waiting import told
 
 if TYPE_CHECKING:
     from master.settings import Settings
@@ -127,12 +129,14 @@ class UsersOnly(Authz):
     async def _only_he_waits(self, ep: Any, name: str) -> None:
         """Refuse to end what others wait for, too, were it by who asked first."""
         endpoint, arguments = self.master.data.getEndpoint(ep)
+        if endpoint.kind != EndpointKind.SINGLE:
+            return
         found = await endpoint.get({}, arguments) or {}
         waiting = self.master.service_manager.namedServices["waiting"]
         others = [one for one in waiting.of(found.get("buildrequestid")) if one.asker != name]
         if others:
-            told = ", ".join(str(one) for one in others)
-            raise Forbidden(f"{told} {'waits' if len(others) == 1 else 'wait'} for it, too".encode())
+            said = f"{told(others)} {'waits' if len(others) == 1 else 'wait'} for it, too"
+            raise Forbidden(said.encode())
 
     def assertUserAllowed(self, *arguments: Any) -> Any:
         """Refuse with a sentence that says what to do."""

@@ -10,7 +10,7 @@ from buildbot.interfaces import (
     LatentWorkerFailedToSubstantiate,
 )
 from buildbot.process.build import Build
-from buildbot.process.results import EXCEPTION, RETRY
+from buildbot.process.results import CANCELLED, EXCEPTION, RETRY
 from buildbot.util import Notifier
 from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.latent import AbstractLatentWorker, States
@@ -30,6 +30,13 @@ class OneBuild(Build):
     """A build that ends with the reason why it got no machine, if that is why it ends."""
 
     no_machine = ""
+
+    @async_to_deferred
+    async def startBuild(self, workerforbuilder: Any) -> None:
+        """End, too, if it was cancelled before it began: Buildbot 4.3 leaves it, and its slot, as they are."""
+        await super().startBuild(workerforbuilder)
+        if self.stopped and self._preparation_step is None and not self.finished:
+            await self.buildFinished(["cancelled", f"({self.stopped_reason})"], CANCELLED)
 
     def buildFinished(self, text: list[str], results: int) -> Any:
         """Show the reason in place of Buildbot's words, which give none."""

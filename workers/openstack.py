@@ -38,6 +38,9 @@ _FAILED = "buildpackages: FAILED"
 _FIRST_LISTEN = 45.0
 """Seconds after which a machine whose worker has not attached is listened to; then three times as many, and so on."""
 
+_MOST_UNHEARD = 240.0
+"""Seconds between two times at most: less than the user data lingers after a failure."""
+
 _SWITCH_SECONDS = 0.001
 """How long a thread may go on while another waits; Python's own is 5 ms, for each thread that runs."""
 
@@ -329,7 +332,7 @@ class OpenStackProvider:
         pause = _FIRST_LISTEN
         while True:
             await deferLater(self._clock, pause)
-            pause *= 3
+            pause = min(pause * 3, _MOST_UNHEARD)
             try:
                 console = await fleet.cloud.console(instance.server_id)
             except Trouble:

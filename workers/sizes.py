@@ -54,7 +54,7 @@ def by_name(flavors: Iterable[NovaFlavor], wanted: str) -> NovaFlavor:
 def smallest(
     flavors: Iterable[NovaFlavor], good: Size | None, least: Size | None, *, disk_elsewhere: bool = False
 ) -> NovaFlavor:
-    """Give the smallest that satisfies the good size, else the smallest that satisfies the least one.
+    """Give the smallest that satisfies the good size, else the smallest; none is below the least size.
 
     Smallest is fewest cpus, then least ram, then least disk, then the first name.
     """
@@ -62,7 +62,7 @@ def smallest(
     sizes = [size for size in (good, least) if size is not None]
     for size in sizes:
         for one in known:
-            if one.satisfies(size, disk_elsewhere=disk_elsewhere):
+            if all(one.satisfies(wanted, disk_elsewhere=disk_elsewhere) for wanted in {size, least or size}):
                 return one
     wanted = "; nor ".join(str(size) for size in sizes)
     raise NoSuchFlavor(

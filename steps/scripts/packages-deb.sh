@@ -13,7 +13,7 @@ rm -rf debian
 cp -a ../../../src/debian .
 export DEBEMAIL=packages@localhost DEBFULLNAME='Packages on demand'
 dch -D "$codename" --force-distribution -b -v "$version-1" 'Built on demand.'
-dpkg-buildpackage -j"$jobs" -uc -us || fail "dpkg-buildpackage ended with status $?"
+dpkg-buildpackage -j"$jobs" -uc -us 2>&1 || fail "dpkg-buildpackage ended with status $?"
 mapfile -t expected < <(dh_listpackages)
 cd ..
 # An exit status is no proof: what debian/control names must be there, and every deb be whole.

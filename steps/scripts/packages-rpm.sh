@@ -10,7 +10,7 @@ mkdir -p "$top/SOURCES" "$top/SPECS"
 mv "src/$tarball" "$top/SOURCES/"
 cp "$spec" "$top/SPECS/"
 define=(-D "_topdir $top")
-RPM_BUILD_NCPUS=$jobs rpmbuild -ba "${define[@]}" "$@" "$top/SPECS/$project.spec" ||
+RPM_BUILD_NCPUS=$jobs rpmbuild -ba "${define[@]}" "$@" "$top/SPECS/$project.spec" 2>&1 ||
     fail "rpmbuild ended with status $?"
 mapfile -t expected < <(rpmspec -q --builtrpms --qf '%{NAME}\n' "${define[@]}" "$top/SPECS/$project.spec" | sort -u)
 [ ${#expected[@]} -gt 0 ] || fail "the spec builds no package"

@@ -141,7 +141,9 @@ def test_what_is_wrong_gets_a_sentence(here: Installation) -> None:
     for name, path, method, params, code, sentence in (
         ("", f"packages/{number}", "withdraw", {}, 403, "asking needs a user"),
         ("", "packages", "withdraw", {}, 403, "asking needs a user"),
+        ("alice", "packages", "stop", {}, 501, "is not supported"),
         ("alice", "packages/99999", "renew", {}, 400, "buildrequest 99999 is unknown here"),
+        ("alice", f"packages/{10**30}", "renew", {}, 400, f"buildrequest {10**30} is unknown here"),
         ("alice", f"packages/{number}", "explode", {}, 400, "there is no 'explode' here"),
         ("alice", f"packages/{number}", "renew", {"job": 7}, 400, "job: must be a string"),
         ("alice", f"packages/{number}", "renew", {"job": "x" * 501}, 400, "job: has 501 characters"),
@@ -151,7 +153,32 @@ def test_what_is_wrong_gets_a_sentence(here: Installation) -> None:
         assert answer.status_code == code, answer.text
         assert sentence in answer.json()["error"]["message"]
     assert waiting(here, number) == [("alice", "")]
-    assert requests.get(f"{here.url}api/v2/packages/99999", timeout=30).status_code == 404
+    for unknown in (99999, -1, 10**30):
+        assert requests.get(f"{here.url}api/v2/packages/{unknown}", timeout=30).status_code == 404
+
+
+def test_a_job_has_one_name_however_it_is_written(here: Installation) -> None:
+    """Blanks around a job are dropped wherever it is named, so that who asked can withdraw."""
+    number = asked(here, "alice", here.repository.commit(tiny.sleeping(300)), " run/1 ")
+    say(here, "alice", f"packages/{number}", "renew", job=" run/1 ")
+    assert waiting(here, number) == [("alice", "run/1")]
+    in_state(here, number, "building")
+    assert say(here, "alice", f"packages/{number}", "withdraw", job=" run/1 ").json()["result"]["cancelled"]
+    in_state(here, number, "cancelled")
+
+
+def test_what_is_stopped_by_a_button_is_no_answer_either(here: Installation) -> None:
+    """Who asks for what its only asker is stopping gets a request of his own."""
+    sha1 = here.repository.commit(tiny.sleeping(300))
+    number = asked(here, "alice", sha1)
+    page = in_state(here, number, "building")["build_url"].partition("#/")[2]
+    assert say(here, "alice", page, "stop").status_code == 200
+    other = asked(here, "bob", sha1)
+    assert other != number
+    in_state(here, number, "cancelled")
+    in_state(here, other, "building")
+    assert say(here, "bob", f"packages/{other}", "withdraw").json()["result"]["cancelled"]
+    in_state(here, other, "cancelled")
 
 
 def test_in_line_the_reason_and_the_time_left_are_told(here: Installation) -> None:
@@ -175,3 +202,32 @@ def test_sizes_are_taken_with_the_request(here: Installation) -> None:
     [build] = here.builds({"buildrequest_ids": {"": number}})
     properties = here.get(f"builds/{build['buildid']}/properties")["properties"][0]
     assert (properties["good_machine"][0], properties["min_machine"][0]) == (good, least)
+
+
+def test_a_rebuild_is_of_who_asks_for_it_and_of_the_same_sizes(here: Installation) -> None:
+    """Who presses the button waits, and nobody else for that; the machine is of the size that the first was."""
+    least = {"disk": 40, "ram": 8000, "cpus": 1}
+    sha1 = here.repository.commit(tiny.COMPILE_ERROR)
+    answer = here.force(SECRETS["alice"], builderNames=[DEB], sha1=sha1, min_machine=least)
+    [number] = answer.json()["result"][1].values()
+    page = in_state(here, number, "failed")["build_url"].partition("#/")[2]
+    buildset, requested = say(here, "bob", page, "rebuild").json()["result"]
+    properties = here.get(f"buildsets/{buildset}/properties")["properties"][0]
+    assert (properties["min_machine"][0], properties["owner"][0]) == (least, "bob")
+    [again] = requested.values()
+    assert waiting(here, again) in ([("bob", "")], [])
+    in_state(here, again, "failed")
+    answer = say(here, "bob", f"{page}000", "rebuild")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "there is no such build")
+
+
+def test_a_build_that_is_cancelled_as_it_begins_gives_its_slot_back(here: Installation) -> None:
+    """Whenever the last one withdraws, the request ends: Buildbot itself forgets a build that has just begun."""
+    for sha1 in [here.repository.commit(tiny.sleeping(300)) for _ in range(16)]:
+        number = asked(here, "alice", sha1, "run/1")
+        here.until(
+            lambda number=number: here.get(f"buildrequests/{number}")["buildrequests"][0]["claimed"],
+            "it begins",
+        )
+        say(here, "alice", f"packages/{number}", "withdraw", job="run/1")
+        in_state(here, number, "cancelled")

@@ -16,6 +16,7 @@ from master.progress import in_line, share
         ("building packages", 200, 200.0, 99, 0.0),
         ("building packages", 5000, 200.0, 99, None),
         ("building packages", 5, 0.0, 99, None),
+        ("building packages", -30, 200.0, 0, 200.0),
         ("building packages", 50, None, None, None),
         ("building packages 57 %", 50, None, 57, None),
         ("building packages 100 %", 50, None, 99, None),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from master.waiting import SILENCE, Waiters
+from master.waiting import MOST_JOBS, SILENCE, Waiters, told
 
 
 def names(waiters: Waiters, request: int, now: float) -> list[str]:
@@ -65,3 +65,29 @@ def test_the_end_of_a_request_ends_the_waiting() -> None:
     assert waiters.end(7)
     assert not waiters.end(7)
     assert waiters.as_json() == {}
+
+
+def test_of_too_many_jobs_of_one_asker_the_most_silent_gives_way() -> None:
+    """One asker cannot fill the memory, nor push anybody else out, nor himself where he asked as a person."""
+    waiters = Waiters()
+    waiters.add(7, "bob", "run/1", 0)
+    waiters.add(7, "alice", "", 1)
+    for number in range(MOST_JOBS):
+        waiters.add(7, "alice", f"run/{number}", 2)
+    waiters.add(7, "alice", "run/0", 3)
+    assert waiters.add(7, "alice", "one too many", 4)
+    known = names(waiters, 7, 4)
+    assert len(known) == MOST_JOBS + 2
+    assert known[:3] == ["bob (job run/1)", "alice", "alice (job run/0)"]
+    assert "alice (job run/1)" not in known
+    assert waiters.add(7, "bob", "run/2", 5)
+    assert len(names(waiters, 7, 5)) == MOST_JOBS + 3
+
+
+def test_of_very_many_the_first_are_named() -> None:
+    """A sentence stays one that can be read."""
+    waiters = Waiters()
+    for number in range(23):
+        waiters.add(7, "alice", str(number), 0)
+    assert told(waiters.of(7, 0)[:2]) == "alice (job 0), alice (job 1)"
+    assert told(waiters.of(7, 0)).endswith("alice (job 18), alice (job 19), 3 more")

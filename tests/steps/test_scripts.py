@@ -561,7 +561,7 @@ def test_a_spec_that_fails_has_its_sentence(tmp_path: Path) -> None:
     """A spec that rpmbuild refuses fails with rpmbuild's status, and its error is in the output before."""
     finished = packages_rpm(tmp_path, spec=SPEC.replace("%prep\n", "%prep\nexit 4\n"))
     assert sentence(finished) == "rpmbuild ended with status 1"
-    assert re.search(r"^error: Bad exit status from .* \(%prep\)$", finished.stderr, re.MULTILINE)
+    assert re.search(r"^error: Bad exit status from .* \(%prep\)$", finished.stdout, re.MULTILINE)
 
 
 # repository-rpm.sh

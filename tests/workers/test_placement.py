@@ -152,6 +152,18 @@ def test_a_machine_that_says_that_it_failed_is_not_waited_for(provided: Callable
     assert [line for line in boot.told if line.startswith(said)]
 
 
+def test_a_machine_that_fails_is_heard_before_it_goes_off(provided: Callable[..., Provided]) -> None:
+    """Whenever it fails, its console is read within the 300 s that the user data lingers."""
+    here = provided(start_timeout=1800, attempts=2).started()
+    boot = FakeBoot()
+    here.start(boot)
+    [first] = here.cloud.ours
+    here.pass_seconds(190)
+    here.cloud.consoles[first] = "buildpackages: FAILED after 190 s: no wheels\n"
+    here.pass_seconds(295)
+    assert boot.kept == {"console": here.cloud.consoles[first]}
+
+
 def test_a_console_that_cannot_be_had_is_no_reason_to_keep_the_server(
     provided: Callable[..., Provided],
 ) -> None:

@@ -23,6 +23,8 @@ CHOICES = (
     (None, LEAST, False, BUILD),
     (None, Size(), False, TINY),
     (Size(cpus=32), LEAST, False, LARGE),
+    (Size(cpus=1), LEAST, False, BUILD),
+    (Size(cpus=1), Size(ram=65536), False, DISKLESS),
     (Size(cpus=64), LEAST, False, BUILD),
     (Size(disk=101), None, False, ROOMY),
     (Size(disk=101), None, True, TINY),

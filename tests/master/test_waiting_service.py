@@ -1,0 +1,88 @@
+"""What was told to end, by whichever way, and who came too late: asked of a real database and queue."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():  # Buildbot's kit turns every warning into an error, for everybody
+    from buildbot.mq.simple import SimpleMQ
+    from buildbot.process.results import CANCELLED
+    from buildbot.test import fakedb
+    from buildbot.test.fake import fakemaster
+    from buildbot.test.reactor import TestReactorMixin
+import pytest
+from twisted.trial import unittest
+
+from master.waiting import Waiting
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
+
+
+class TestWaiting(TestReactorMixin, unittest.TestCase):
+    """The service, with a request that waits, one whose build runs, and one that is done."""
+
+    async def setUp(self) -> None:
+        self.setup_test_reactor()
+        self.master = await fakemaster.make_master(self, wantDb=True, wantData=True)
+        self.mq = self.master.mq = SimpleMQ()
+        rows = [
+            fakedb.Master(id=1), fakedb.Worker(id=1, name="w"), fakedb.Builder(id=7, name="b"),
+            fakedb.SourceStamp(id=3),
+        ]  # fmt: skip
+        for number, complete in ((21, 0), (22, 0), (23, 1)):
+            rows += [
+                fakedb.Buildset(id=number),
+                fakedb.BuildsetSourceStamp(buildsetid=number, sourcestampid=3),
+                fakedb.BuildRequest(id=number, buildsetid=number, builderid=7, complete=complete),
+            ]
+        for build, request, results in ((1, 22, 5), (2, 22, None), (3, 21, 5)):
+            rows.append(
+                fakedb.Build(
+                    id=build, number=build, buildrequestid=request, builderid=7, masterid=1, workerid=1,
+                    results=results, complete_at=None if results is None else 50,
+                )
+            )  # fmt: skip
+        await self.master.db.insert_test_data(rows)
+        self.waiting = Waiting()
+        await self.waiting.setServiceParent(self.master)
+        await self.waiting.startService()
+        self.addCleanup(self.waiting.stopService)
+        self.cancelled: list[tuple[str, str]] = []
+        await self.mq.startConsuming(
+            lambda key, message: self.cancelled.append((key[2], message.get("reason", ""))),
+            ("control", "buildrequests", None, "cancel"),
+        )
+
+    def ending(self) -> list[int]:
+        return [request for request in (21, 22, 23) if self.waiting.is_ending(request)]
+
+    async def test_a_cancelled_request_is_ending_until_it_is_complete(self) -> None:
+        """Whoever cancels it; and nothing is remembered of one that is over, or that there never was."""
+        self.mq.produce(("control", "buildrequests", "21", "cancel"), {"reason": "enough"})
+        assert self.ending() == [21]
+        self.mq.produce(("control", "buildrequests", "23", "cancel"), {})
+        assert self.ending() == [21]
+        self.mq.produce(("buildrequests", "21", "complete"), {"buildrequestid": 21, "results": CANCELLED})
+        assert self.ending() == []
+
+    async def test_a_stopped_build_ends_its_request(self) -> None:
+        """A build that runs does; one that is over, while its request waits for another, does not."""
+        self.mq.produce(("control", "builds", "3", "stop"), {"reason": "too late"})
+        self.mq.produce(("control", "builds", "99", "stop"), {"reason": "there is none"})
+        assert self.ending() == []
+        self.mq.produce(("control", "builds", "2", "stop"), {"reason": "enough"})
+        assert self.ending() == [22]
+
+    async def test_what_is_ending_is_not_tried_again(self) -> None:
+        """A machine that failed just when its build was told to stop does not bring the request back."""
+        self.waiting.cancel(22, "enough")
+        for request in (21, 22):
+            self.mq.produce(("buildrequests", str(request), "unclaimed"), {"buildrequestid": request})
+        assert self.cancelled == [("22", "enough"), ("22", "enough")]
+
+    async def test_who_comes_when_it_is_over_waits_for_nothing(self) -> None:
+        """A request may end while somebody is told that it is on its way; nobody is kept in memory for that."""
+        await self.waiting.add(23, "alice", "run/1")
+        await self.waiting.add(21, "alice", "run/1")
+        assert self.waiting.of(23) == []
+        assert [str(one) for one in self.waiting.of(21)] == ["alice (job run/1)"]
