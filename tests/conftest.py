@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 from hypothesis import settings
@@ -20,6 +21,9 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 set_hypothesis_home_dir(_HOME)
 settings.register_profile("gate", database=None, deadline=None)
 settings.load_profile("gate")
+
+# Started in the background, a shell has its programs ignore it, and what they start does so, too: but tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["GIT_CONFIG_GLOBAL"] = "/dev/null"
 os.environ["GIT_CONFIG_NOSYSTEM"] = "1"

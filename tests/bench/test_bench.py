@@ -33,7 +33,7 @@ def test_help_lists_the_names_and_measures_nothing() -> None:
     assert [name.strip() for name in names] == [
         "price", "first-step", "installable", "checkout", "published", "burst", "upload",
         "openstack-burst", "openstack-single", "openstack-outage", "openstack-stop", "openstack-cycles",
-        "openstack-killed",
+        "openstack-killed", "bridge-published", "bridge-killed",
     ]  # fmt: skip
 
 
@@ -59,6 +59,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Any) -> Path:
     monkeypatch.setattr(command, "PAGE", page)
     monkeypatch.setattr(command, "NAMES", {"one": "bench.one"})
     monkeypatch.setattr(command, "OPENSTACK", {})
+    monkeypatch.setattr(command, "BRIDGE", {})
     monkeypatch.setitem(sys.modules, "bench.one", SimpleNamespace(run=run))
     return page
 

@@ -199,7 +199,7 @@ def test_sizes_are_taken_with_the_request(here: Installation) -> None:
     answer = here.force(builderNames=[DEB], sha1=sha1, good_machine=good, min_machine=least)
     [number] = answer.json()["result"][1].values()
     in_state(here, number, "published")
-    [build] = here.builds({"buildrequest_ids": {"": number}})
+    *_, build = here.builds({"buildrequest_ids": {"": number}})
     properties = here.get(f"builds/{build['buildid']}/properties")["properties"][0]
     assert (properties["good_machine"][0], properties["min_machine"][0]) == (good, least)
 

@@ -180,15 +180,24 @@ class Running:
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            connections = _connections(self.process.pid)
             # Python's fault handler writes the stack.
             self.process.send_signal(signal.SIGABRT)
             self.process.wait()
-            raise AssertionError(f"not within {seconds:g} s: {self._output()}") from None
+            raise AssertionError(f"not within {seconds:g} s: {self._output()}{connections}") from None
         assert (self.archive / "teuthology.log").is_file(), self._output()
         return Outcome(status, self.archive)
 
     def _output(self) -> str:
         return self.archive.with_suffix(".output").read_text()[-6000:]
+
+
+def _connections(pid: int) -> str:
+    """Give the kernel's lines of a process's connections: who, state, and what waits to be sent and read."""
+    descriptors = Path("/proc", str(pid), "fd")
+    inodes = {os.readlink(each).removeprefix("socket:[").rstrip("]") for each in descriptors.iterdir()}
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    return "\n".join(line for line in lines[1:] if line.split()[9] in inodes)
 
 
 class _LockServer(BaseHTTPRequestHandler):

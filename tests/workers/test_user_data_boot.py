@@ -231,9 +231,9 @@ def test_a_machine_ends_at_its_expiry(machine: Machine) -> None:
     """With no master at all, everything in the machine ends at the time that it was told."""
     [port] = free_ports(1)
     began = time.monotonic()
-    with machine.boot(render(config(port, seconds=4))):
+    with machine.boot(render(config(port, seconds=12))):
         console = machine.ends()
-        assert 2 < time.monotonic() - began < 60
+        assert 10 < time.monotonic() - began < 90
         assert phases(console)[-1] == "this machine powers itself off: its time is over"
         assert "the master cannot be reached: " in console
 
