@@ -119,9 +119,13 @@ def running(scratch: Path, *trusted: bytes) -> Iterator[Node]:
             _wait_for(node.address, sshd, scratch / "sshd.log")
             yield node
         finally:
-            # unshare(1) ignores SIGTERM; its namespaces end with it, and the mounts with them.
+            # unshare(1) ignores SIGTERM; its namespaces end after it, and the mounts with them.
             sshd.kill()
             sshd.wait()
+            deadline = time.monotonic() + 30
+            while (still := left(scratch)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not still, still
             shutil.rmtree(scratch)
 
 
