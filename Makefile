@@ -65,7 +65,7 @@ bench-bridge: .venv/installed-dev  ## measure what it reports of the teuthology 
 	@$(SUDO) $(PYTHON) -m bench bridge
 
 clean: stop openstack-lab-down  ## remove everything that `make demo` made, the published packages included
-	$(SUDO) rm -rf .lab/lab .lab/gate .lab/template-* input packages packages-* roots scratch scratch-* staging staging-* state state-* settings-ceph.yaml
+	$(SUDO) rm -rf .teuthology .lab/lab .lab/gate .lab/template-* input packages packages-* roots scratch scratch-* staging staging-* state state-* settings-ceph.yaml
 
 .venv/installed: requirements.txt deploy/system-packages.sh
 	@$(SUDO) deploy/system-packages.sh runtime

@@ -72,7 +72,6 @@ class _OneEndpoint(base.Endpoint):
 class _AllEndpoint(base.Endpoint):
     kind = base.EndpointKind.COLLECTION
     pathPatterns = ("/packages",)
-    rootLinkName = "packages"
     rtype: Any
 
     @async_to_deferred

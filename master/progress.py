@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from buildbot.data.resultspec import Filter
 from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, WARNINGS
+from buildbot.reporters.utils import getURLForBuild, getURLForBuildrequest
 from twisted.internet.defer import DeferredLock
 
 from master.model.package_key import PackageKey
@@ -81,7 +82,7 @@ def share(step_state: str, elapsed: float, usual: float | None) -> tuple[int | N
 def in_line(before: int, slots: int, usual: float | None) -> tuple[str, float | None]:
     """Say why a request waits in line, and the seconds until it would be done, if builds take what they did."""
     if before == 0:
-        return "waits for a free worker", None if usual is None else usual
+        return "waits for a free worker", usual
     told = f"waits in line; {before} {'is' if before == 1 else 'are'} before it"
     return told, None if usual is None else usual * (before // max(1, slots) + 1)
 
@@ -141,8 +142,8 @@ class Progress:
             url=self._publisher.url(PackageKey.from_string(values["package_key"])),
             git_url=values.get("git_url", ""),
             ref=values.get("ref", ""),
-            build_url=None if newest is None else self._page(newest.builderid, newest.number),
-            request_url=f"{self._master.config.buildbotURL}#/buildrequests/{request_id}",
+            build_url=newest and getURLForBuild(self._master, newest.builderid, newest.number),
+            request_url=getURLForBuildrequest(self._master, request_id),
             build=len(builds),
             step=step,
             step_state=step_state,
@@ -233,9 +234,6 @@ class Progress:
             limit=_PAST_BUILDS,
         )
         return found
-
-    def _page(self, builder_id: int, number: int) -> str:
-        return f"{self._master.config.buildbotURL}#/builders/{builder_id}/builds/{number}"
 
 
 def _ended(results: int | None) -> State:

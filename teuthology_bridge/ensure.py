@@ -7,8 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from teuthology_bridge.errors import TimeLimit
-from teuthology_bridge.master_api import Master
-from teuthology_bridge.patience import Patience
 from teuthology_bridge.pursuit import Goal, Outcome, Pursuit, Surroundings
 from teuthology_bridge.timed_socket import Waits
 
@@ -42,17 +40,7 @@ class Ensure:
         self._clock = clock
         # Not as a default: gevent may have patched it since this module was imported.
         self._sleep = sleep or time.sleep
-        master = Master(settings)
-        self._shared = Surroundings(
-            settings=settings,
-            master=master,
-            asking=Patience(master.name, settings, log, clock, chance),
-            serving=Patience(f"the package server at {settings.packages_url}", settings, log, clock, chance),
-            log=log,
-            clock=clock,
-            chance=chance,
-            reason=reason,
-        )
+        self._shared = Surroundings.of(settings, log, reason, clock, chance)
         self._pursuits: dict[Goal, Pursuit] = {}
 
     def run(self, goals: Sequence[Goal]) -> list[Outcome]:

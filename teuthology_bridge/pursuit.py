@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from teuthology_bridge import errors, wire
 from teuthology_bridge.heartbeat import Heartbeat, doing
 from teuthology_bridge.look import look
-from teuthology_bridge.master_api import Away, Unknown
+from teuthology_bridge.master_api import Away, Master, Unknown
+from teuthology_bridge.patience import Patience
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
 
-    from teuthology_bridge.master_api import Answer, Master, Status
-    from teuthology_bridge.patience import Patience
+    from teuthology_bridge.master_api import Answer, Status
     from teuthology_bridge.settings import Settings
     from teuthology_bridge.timed_socket import Waits
 
@@ -96,6 +96,28 @@ class Surroundings:
     clock: Callable[[], float]
     chance: Callable[[], float]
     reason: str
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        log: logging.Logger,
+        reason: str,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> Surroundings:
+        """Give those of one job or one run: one master, and one patience with each server."""
+        master = Master(settings)
+        return cls(
+            settings=settings,
+            master=master,
+            asking=Patience(master.name, settings, log, clock, chance),
+            serving=Patience(f"the package server at {settings.packages_url}", settings, log, clock, chance),
+            log=log,
+            clock=clock,
+            chance=chance,
+            reason=reason,
+        )
 
 
 class Pursuit:

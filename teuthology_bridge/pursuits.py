@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 from teuthology_bridge import errors
 from teuthology_bridge.ensure import WITHDRAW
-from teuthology_bridge.master_api import Master
-from teuthology_bridge.patience import Patience
 from teuthology_bridge.pursuit import Goal, Pursuit, Surroundings
 from teuthology_bridge.table import Row
 
@@ -117,17 +115,7 @@ class Pursuits:
         self._clock = clock
         # Not as a default: gevent may have patched it since this module was imported.
         self._sleep = sleep or time.sleep
-        master = Master(settings)
-        self._shared = Surroundings(
-            settings=settings,
-            master=master,
-            asking=Patience(master.name, settings, log, clock, chance),
-            serving=Patience(f"the package server at {settings.packages_url}", settings, log, clock, chance),
-            log=log,
-            clock=clock,
-            chance=chance,
-            reason=reason,
-        )
+        self._shared = Surroundings.of(settings, log, reason, clock, chance)
         self._turns = 0
         self._groups: dict[tuple[str, str], list[Entry]] = {}
         """By repository and name of a commit: who waits for it to be resolved, and first who asks."""
