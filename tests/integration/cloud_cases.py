@@ -99,6 +99,20 @@ def server_of(here: CloudInstallation, answer: dict[str, Any], *, but: str = "")
     return str(here.until(found, "it has a server", 60))
 
 
+def until_server(here: CloudInstallation, answer: dict[str, Any], status: str, but: set[str]) -> None:
+    """Wait until nova has a server in a status that is none of some; what it waits for must not have ended before."""
+    [number] = answer["buildrequest_ids"].values()
+
+    def there() -> bool:
+        if any(one.id not in but and one.status == status for one in here.servers()):
+            return True
+        [request] = here.get(f"buildrequests/{number}")["buildrequests"]
+        assert not request["complete"], f"no server was {status}: {page(here, answer)}; {told(here, answer)}"
+        return False
+
+    here.until(there, f"a server is {status}")
+
+
 def until_asleep(here: CloudInstallation, answer: dict[str, Any], builds: int = 1) -> None:
     """Wait until a build of a request, the first unless said, runs a commit that sleeps."""
 

@@ -27,6 +27,7 @@ from tests.integration.cloud_cases import (
     until_asleep,
     until_log,
     until_page,
+    until_server,
 )
 from tests.integration.cloud_harness import CloudInstallation, cloud_installation
 from tests.integration.harness import DEB
@@ -154,16 +155,20 @@ def test_what_the_settings_name_wrongly_ends_a_request(wrong: dict[str, str], no
 
 # -- machines that never come to anything
 
+PATIENCE = 40
+"""Seconds for a worker to attach: more than a busy nova takes to bring a server to ACTIVE, or to ERROR."""
+
 
 @pytest.fixture(scope="module")
 def hopeless(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the page said in the end, on a cloud where nothing ever boots, each in its own way; and a console."""
     directory = tmp_path_factory.mktemp("hopeless")
+    lab.quota(instances=-1, cores=-1, ram=-1)
     clouds_yaml = more_clouds(lab.clouds_yaml, directory / "clouds", {"full": {}})
     with cloud_installation(
         directory, lab, clouds_yaml=clouds_yaml, targets=[DEB, DEBUG],
         clouds=[{"cloud": "full", "images": {DEBUG: "tiny"}, "nova_flavor": "huge"}, {"images": {DEB: "tiny"}}],
-        openstack={"api_tries": 2}, workers={"attempts": 1, "start_timeout": 15},
+        openstack={"api_tries": 2}, workers={"attempts": 1, "start_timeout": PATIENCE},
     ) as here:  # fmt: skip
         answers = {"no host": here.ask(DEBUG, sha1=here.repository.commit())}
         try:
@@ -178,11 +183,7 @@ def hopeless(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
                 if what == "error":
                     here.wait(answers[what])
                 else:
-                    wanted = {"silent": "ACTIVE", "build": "BUILD"}[what]
-                    here.until(
-                        lambda: any(one.id not in before and one.status == wanted for one in here.servers()),
-                        f"a server is {wanted}",
-                    )
+                    until_server(here, answers[what], {"silent": "ACTIVE", "build": "BUILD"}[what], before)
             said = {what: refused(here, answer) for what, answer in answers.items()}
             nothing_left(here, lab)
         finally:
@@ -200,8 +201,8 @@ HOPELESS = {
     "error": (
         r"infrastructure failed once, at last: cloud packages: the instance went to ERROR: .*the lab was told to fail"
     ),
-    "silent": r"infrastructure failed once, at last: cloud packages: no worker attached within 15 s .*, ACTIVE",
-    "build": r"infrastructure failed once, at last: cloud packages: no worker attached within 15 s .*, BUILD",
+    "silent": rf"infrastructure failed once, at last: cloud packages: no worker attached within {PATIENCE} s .*, ACTIVE",
+    "build": rf"infrastructure failed once, at last: cloud packages: no worker attached within {PATIENCE} s .*, BUILD",
 }
 
 
