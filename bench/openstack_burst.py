@@ -39,7 +39,7 @@ A whole build checks out a tiny repository, makes a deb, uploads, signs and publ
 servers any more, a client reads `GET /api/v2/builds` at fixed times, every 100 ms; `all that came due` counts also the questions that it could not ask while it waited, each with what was left of the wait.
 Inside the master a patch has the reactor call it every 10 ms and notes how late that is; a tick that passed while the
 reactor stood counts as well. Calls are those that a proxy between this master and the lab saw, keystone's left out, all look-ups and sweeps in them. Lab, proxies and
-servers run at nice 10: in production these are other machines."""
+servers run at nice 10, and so do the sessions of lab and servers (`lab/priority.py`): in production these are other machines."""
 
 _MEANING = """\
 Wall time is from the POSTs to the end of the last build; most of it is the lab's own work, on the same two

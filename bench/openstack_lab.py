@@ -1,8 +1,8 @@
 """The ground of the OpenStack benchmarks: one lab, and on it a master of ours and a stock one.
 
 Each master reaches the lab through a fault proxy of its own, which counts its calls. The lab, the
-proxies and the servers run at nice 10: in production they are other machines, and what is measured
-is the master.
+proxies and the servers run at nice 10, and so do the sessions of lab and servers: in production they are
+other machines, and what is measured is the master.
 """
 
 from __future__ import annotations

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.layout import CHECKOUT, MARK, VENV
+from lab.priority import NICE, nice_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-NICE = ["nice", "-n", "10"]
-"""The services yield to what is tested: in reality they run on other machines."""
 
 _PATIENCE = 20.0
 
@@ -69,6 +67,7 @@ class Processes:
                 stderr=log, env={**self.environment(), **(more or {})}, pass_fds=pass_fds,
                 start_new_session=True,
             )  # fmt: skip
+        nice_session(self._started[name].pid)
         with (self._directory / "pids").open("a") as pids:
             pids.write(f"{name} {self._started[name].pid}\n")
 

@@ -125,7 +125,7 @@ class Progress:
         state, reason, percent, left = _ended(request.results), "", None, None
         if request.complete:
             now = _seconds(request.complete_at)
-            reason = "" if state == "published" or newest is None else newest.state_string
+            reason = _why(state, newest)
         elif running and step:
             state = "building"
             percent, left = share(step_state, now - started, await self._takes(request.builderid))
@@ -240,6 +240,13 @@ def _ended(results: int | None) -> State:
     if results in (SUCCESS, WARNINGS):
         return "published"
     return {FAILURE: "failed", CANCELLED: "cancelled"}.get(results or 0, "infrastructure")  # type: ignore[return-value]
+
+
+def _why(state: State, newest: Any) -> str:
+    """Say why a request that is complete has no packages; empty if it has."""
+    if state == "published":
+        return ""
+    return newest.state_string if newest is not None else f"{state} before a build of it began"
 
 
 def _seconds(moment: Any) -> float:

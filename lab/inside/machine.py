@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.priority import nice_session
 from workers.sandbox import enter
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class Machine:
                     self._command(again), cwd="/", stdin=subprocess.DEVNULL, stdout=console, stderr=console,
                     env=self._environment(), start_new_session=True,
                 )  # fmt: skip
+            nice_session(self._process.pid)
             process = self._process
         process.wait()
         if not stopping.is_set():

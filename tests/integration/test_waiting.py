@@ -192,6 +192,20 @@ def test_in_line_the_reason_and_the_time_left_are_told(here: Installation) -> No
     in_state(here, last, "published")
 
 
+def test_what_is_withdrawn_in_line_says_so(here: Installation) -> None:
+    """A request that is cancelled before it had a machine has no build to give a reason, and gives one all the same."""
+    shas = [here.repository.commit(tiny.sleeping(300)) for _ in range(3)]
+    numbers = [asked(here, "alice", sha1) for sha1 in shas]
+    for number in numbers[:2]:
+        in_state(here, number, "building")
+    for number in reversed(numbers):
+        say(here, "alice", f"packages/{number}", "withdraw")
+    told = in_state(here, numbers[2], "cancelled")
+    assert (told["build"], told["error"]) == (0, "cancelled before a build of it began")
+    for number in numbers[:2]:
+        in_state(here, number, "cancelled")
+
+
 def test_sizes_are_taken_with_the_request(here: Installation) -> None:
     """good_machine and min_machine reach the build, where the provider reads them."""
     sha1 = here.repository.commit()
