@@ -102,7 +102,7 @@ def of(error: BaseException) -> Trouble | None:
     if isinstance(error, keystone.ClientException):
         return _client(error)
     if isinstance(error, sdk.ConfigException):
-        return Trouble(Kind.PERMANENT, f"settings `cloud` and `region`: {_line(error)}")
+        return _no_such_service(error)
     if isinstance(error, sdk.DuplicateResource):
         return Trouble(Kind.PERMANENT, f"{_line(error)}; name it by its id")
     if type(error) is Exception:  # keystoneauth, of a password that is not there
@@ -146,9 +146,15 @@ def _keystone(error: keystone.HttpError) -> Trouble:
     return _http(status, _line(error), error.response.headers if error.response is not None else {})
 
 
+def _no_such_service(error: Exception) -> Trouble:
+    """Of a service that the cloud lacks, or of a cloud that clouds.yaml lacks; only one service can be done without."""
+    setting = "setting `volume`" if "block-storage" in str(error) else "settings `cloud` and `region`"
+    return Trouble(Kind.PERMANENT, f"{setting}: {_line(error)}")
+
+
 def _client(error: keystone.ClientException) -> Trouble:
     if isinstance(error, keystone.EndpointNotFound):
-        return Trouble(Kind.PERMANENT, f"settings `cloud` and `region`: {_line(error)}")
+        return _no_such_service(error)
     if isinstance(error, keystone.SSLError):
         return Trouble(Kind.PERMANENT, f"`cacert` of clouds.yaml or OS_CACERT does not do: {_line(error)}")
     if isinstance(

@@ -38,6 +38,17 @@ class OneBuild(Build):
         if self.stopped and self._preparation_step is None and not self.finished:
             await self.buildFinished(["cancelled", f"({self.stopped_reason})"], CANCELLED)
 
+    @async_to_deferred
+    async def stopBuild(self, reason: str = "", results: int = CANCELLED) -> None:
+        """Part from the worker at once if the master stops, which is when a build is to be tried again.
+
+        Its machine ends all the same, and there are seconds in which to see that; its answer is of no use.
+        """
+        stopping = super().stopBuild(reason, results)
+        if results == RETRY and self.workerforbuilder is not None:
+            self.workerforbuilder.worker.part()
+        await stopping
+
     def buildFinished(self, text: list[str], results: int) -> Any:
         """Show the reason in place of Buildbot's words, which give none."""
         if self.no_machine and results in (EXCEPTION, RETRY):
@@ -259,7 +270,17 @@ class OneBuildWorker(AbstractLatentWorker):
         if build is self._build and self.conn is not None:
             log.msg(f"{self.name}: {reason}")
             build.no_machine = reason
+            self.part()
+
+    def part(self) -> None:
+        """Close the connection, if there is one, without a word from the other side.
+
+        With TLS, Buildbot's way waits for one, and a machine that is gone gives none: 15 minutes.
+        """
+        if self.conn is not None:
+            transport = self.conn.mind.broker.transport
             self.conn.loseConnection()
+            transport.abortConnection()
 
     def _missing_timer_fired(self) -> Any:
         if self._build is not None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from workers.provider import Provider
 
-STOP_SECONDS = 7.0
+STOP_SECONDS = 5.5
 """How long the end of the master may take for what its machines need to be gone."""
 
 

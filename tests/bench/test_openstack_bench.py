@@ -144,9 +144,11 @@ def test_an_outage_may_leave_nothing_and_nobody() -> None:
 def test_the_worst_stop_counts() -> None:
     """One of two that took 11 s, or left a server, is a miss."""
     good, stock = openstack_stop.Stop(8.0, 0, 0), openstack_stop.Stop(60.0, 20, 20)
-    missed(openstack_stop.report([good, good], [stock]))
-    missed(openstack_stop.report([good, good._replace(took=11.0)], [stock]), "until the master is gone")
-    missed(openstack_stop.report([good._replace(left=1), good], [stock]), "servers left then")
+    missed(openstack_stop.report([good, good], [stock], [5.0]))
+    missed(
+        openstack_stop.report([good, good._replace(took=11.0)], [stock], [5.0]), "until the master is gone"
+    )
+    missed(openstack_stop.report([good._replace(left=1), good], [stock], [5.0]), "servers left then")
 
 
 def test_a_request_that_ends_without_a_reason_is_wrong() -> None:

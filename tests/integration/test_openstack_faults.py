@@ -90,7 +90,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     ),
     "volume": (
         "ceph-deb-jammy-aarch64-debug", {"volume": {"size": 5}}, {},
-        r"settings `cloud` and `region`: Service 'block-storage' is disabled",
+        r"setting `volume`: Service 'block-storage' is disabled",
     ),
     "credentials": (
         "ceph-deb-noble-aarch64-default", {}, {"auth": {"application_credential_secret": "wrong"}},

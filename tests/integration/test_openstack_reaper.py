@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cloud import remains
 from tests.integration.cloud_cases import Gate, nothing_left, properties, published, server_of, until_asleep
 from tests.integration.cloud_harness import CloudInstallation, cloud_installation
 from tests.integration.harness import DEB
@@ -165,7 +168,7 @@ def test_every_minute_what_has_no_owner_goes(first: CloudInstallation, littered:
 def test_the_end_of_a_master_is_the_end_of_its_servers(
     lab: Lab, first: CloudInstallation, littered: Littered
 ) -> None:
-    """Stopped as an operator stops it, with a server that boots and one that builds, a master leaves none."""
+    """Stopped as an operator stops it, with a server that boots and one that builds but hangs, a master leaves none."""
     with Gate() as gate:
         building = first.ask(DEB, sha1=first.repository.commit(gate.knobs))
         until_asleep(first, building)
@@ -175,6 +178,10 @@ def test_the_end_of_a_master_is_the_end_of_its_servers(
         finally:
             lab.set(boot_seconds=0)
         assert len([one for one in first.servers() if one.name.startswith(DEB)]) >= 2
+        hanging = remains(lab.directory / "servers" / server_of(first, building))
+        for pid, colon, _ in (one.partition(":") for one in hanging):
+            if colon:
+                os.kill(int(pid), signal.SIGSTOP)
         first.stop()
         assert first.pid == 0
         littered.servers.pop("stray", None)

@@ -288,6 +288,9 @@ def test_what_clouds_yaml_lacks_is_said(tmp_path: Path) -> None:
             assert trouble.kind is PERMANENT
             assert trouble.sentence.startswith("settings `cloud` and `region`: ")
             assert words in trouble.sentence
+        volumes = trouble_of(lambda: list(connected(file).block_storage.volumes()))
+    assert volumes.kind is PERMANENT
+    assert volumes.sentence.startswith("setting `volume`: Service 'block-storage' is disabled")
 
 
 def test_no_way_to_log_in_is_said(tmp_path: Path) -> None:
