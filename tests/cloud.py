@@ -139,9 +139,9 @@ class Tenant:
         ]
 
 
-def remains(directory: Path) -> list[str]:
-    """Give what on this machine still belongs to a directory: itself, processes, and mounts."""
-    left = [str(directory)] if directory.exists() else []
+def processes(directory: Path) -> dict[int, bytes]:
+    """Give the processes of this machine that belong to a directory, and their command lines, whose words end with NUL."""
+    found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             try:
@@ -151,8 +151,14 @@ def remains(directory: Path) -> list[str]:
             except OSError:
                 continue
             if bytes(directory) in environment or bytes(directory) in mounts:
-                left.append(f"{entry}: {command!r}")
-    return left
+                found[int(entry)] = command
+    return found
+
+
+def remains(directory: Path) -> list[str]:
+    """Give what on this machine still belongs to a directory: itself, processes, and mounts."""
+    left = [str(directory)] if directory.exists() else []
+    return left + [f"{pid}: {command!r}" for pid, command in processes(directory).items()]
 
 
 def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 60) -> Any:

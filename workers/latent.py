@@ -275,7 +275,7 @@ class OneBuildWorker(AbstractLatentWorker):
     def part(self) -> None:
         """Close the connection, if there is one, without a word from the other side.
 
-        With TLS, Buildbot's way waits for one, and a machine that is gone gives none: 15 minutes.
+        With TLS, Buildbot's way waits for one until TCP gives up, and a machine that is gone gives none.
         """
         if self.conn is not None:
             transport = self.conn.mind.broker.transport

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cloud import remains
+from tests.cloud import processes
 from tests.integration.cloud_cases import Gate, nothing_left, properties, published, server_of, until_asleep
 from tests.integration.cloud_harness import CloudInstallation, cloud_installation
 from tests.integration.harness import DEB
@@ -178,10 +178,8 @@ def test_the_end_of_a_master_is_the_end_of_its_servers(
         finally:
             lab.set(boot_seconds=0)
         assert len([one for one in first.servers() if one.name.startswith(DEB)]) >= 2
-        hanging = remains(lab.directory / "servers" / server_of(first, building))
-        for pid, colon, _ in (one.partition(":") for one in hanging):
-            if colon:
-                os.kill(int(pid), signal.SIGSTOP)
+        for pid in processes(lab.directory / "servers" / server_of(first, building)):
+            os.kill(pid, signal.SIGSTOP)
         first.stop()
         assert first.pid == 0
         littered.servers.pop("stray", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import openstack.exceptions
 import pytest
 
 from lab.priority import LEVEL
-from tests.cloud import Tenant, prepared_roots, remains, until
+from tests.cloud import Tenant, prepared_roots, processes, remains, until
 
 if TYPE_CHECKING:
     from lab.cloud import Lab
@@ -39,22 +38,13 @@ def test_it_yields_to_what_is_tested(lab: Lab, tenant: Tenant) -> None:
     """Services and servers leave the processors to the master: by process, and by session where Linux shares by those."""
     server = tenant.boot("#!/bin/sh\necho started\nexec sleep 1004\n")
     tenant.prints(server, "started")
-    [sleeping] = _pids("sleep\0001004\0")
+    of_server = processes(tenant.lab.directory / "servers" / server.id)
+    [sleeping] = [pid for pid, command in of_server.items() if command == b"sleep\x001004\x00"]
     for pid in (*lab.pids.values(), sleeping):
         assert os.getpriority(os.PRIO_PROCESS, pid) == LEVEL
         session = Path("/proc", str(pid), "autogroup")
         if session.exists():
             assert session.read_text().split()[1:] == ["nice", str(LEVEL)]
-
-
-def _pids(command: str) -> list[int]:
-    """Give the processes that run a command line, whose words end with NUL."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if entry.read_text() == command:
-                found.append(int(entry.parent.name))
-    return found
 
 
 def test_a_deleted_server_leaves_nothing_on_the_machine(tenant: Tenant) -> None:
