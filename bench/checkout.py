@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from bench.report import Report, Row, at_most, spread
 from demo import ceph_shaped, git_server
 from steps import commands
-from tests.integration.harness import CHECKOUT, free_ports
+from tests.integration.harness import CHECKOUT
+from tests.patience import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

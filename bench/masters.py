@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from bench.moments import Moments
-from tests.integration.harness import CHECKOUT, Installation, free_ports
+from tests.integration.harness import CHECKOUT, Installation
+from tests.patience import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

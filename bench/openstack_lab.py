@@ -201,7 +201,7 @@ def ground(directory: Path) -> Iterator[Ground]:
     root = Root.of(Target.from_name(DEB), host_suite())
     roots = Roots(ROOTS, {})
     list(roots.prepare(root))
-    with running(directory / "lab", roots={"bookworm": roots.path(root)}) as lab:
+    with running(directory / "lab", roots={"bookworm": roots.path(root)}, yields=True) as lab:
         yield Ground(lab)
 
 

@@ -46,11 +46,13 @@ def up(
     *,
     attached: bool = False,
     more: Mapping[str, str] | None = None,
+    yields: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Layout:
     """Bring a lab up in a directory that holds nothing but an earlier lab, and start it afresh.
 
     `attached`: it ends when the thread that called this ends. `more`: environment of its services.
+    `yields`: all of it has less of the processors than what runs beside it.
     LabError says what failed, and then nothing is left running.
     """
     directory = directory.absolute()
@@ -59,7 +61,7 @@ def up(
     if not (VENV / "installed").is_file():
         raise LabError(f"{VENV} is not there: `make openstack-lab` or `python -m lab install` makes it")
     _claim(directory)
-    processes = Processes(directory, attached=attached)
+    processes = Processes(directory, attached=attached, yields=yields)
     with _lock(directory / "up.lock", f"another `up` is at work in {directory}"):
         if _state(directory) and processes.running():
             raise LabError(f"a lab runs in {directory} already: `python -m lab down {directory}` ends it")
@@ -129,6 +131,7 @@ class _Bringup:
             "ports": layout.ports,
             "credential": self._credential,
             "more": dict(self._more),
+            "yields": self._processes.yields,
         }
         (layout.directory / STATE).write_text(json.dumps(state))
         self._say("the lab is up")

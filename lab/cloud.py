@@ -24,7 +24,7 @@ class Lab:
         """Take the directory of a running lab."""
         self._layout, self._state = bringup.opened(directory)
         self.directory = self._layout.directory
-        self._processes = Processes(self.directory, attached=attached)
+        self._processes = Processes(self.directory, attached=attached, yields=self._state["yields"])
         self.knobs = Knobs(self._layout.knobs)
 
     @property
@@ -120,9 +120,10 @@ def running(
     *,
     roots: Mapping[str, Path] | None = None,
     more: Mapping[str, str] | None = None,
+    yields: bool = False,
 ) -> Iterator[Lab]:
-    """Give a fresh lab, and leave nothing of it; it ends also if we are killed."""
-    bringup.up(directory, driver, attached=True, more=more)
+    """Give a fresh lab, and leave nothing of it; it ends also if we are killed. One that yields is for benchmarks."""
+    bringup.up(directory, driver, attached=True, more=more, yields=yields)
     try:
         lab = Lab(directory, attached=True)
         lab.use_roots(roots or {})

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from lab.cloud import Lab, running
 from lab.errors import LabError
 from lab.layout import VENV
-from lab.priority import NICE, nice_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,12 +101,11 @@ class Hypervisor:
         with (self.directory / "libvirtd.log").open("wb") as log:
             process = subprocess.Popen(
                 [
-                    *NICE, *self._tied, "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=KILL", "--",
+                    *self._tied, "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=KILL", "--",
                     "sh", str(_SCRIPT), str(self.directory),
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        nice_session(process.pid)
         self._pid_file.write_text(f"{process.pid}\n")
         deadline = time.monotonic() + _SECONDS
         while not self._answers():

@@ -1,11 +1,15 @@
-"""What runs for a lab yields to what is tested: in reality it runs on other machines."""
+"""A lab that yields: for a benchmark, as in reality what runs for it is on other machines."""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 LEVEL = 10
+
+VARIABLE = "LAB_YIELDS"
+"""In the environment of every process of a lab that yields."""
 
 NICE = ["nice", "-n", str(LEVEL)]
 """Comes before a command; enough where Linux shares its processors between processes."""
@@ -18,3 +22,9 @@ def nice_session(pid: int) -> None:
     """
     with suppress(OSError):  # ended meanwhile, or a kernel without
         Path("/proc", str(pid), "autogroup").write_text(f"{LEVEL}\n")
+
+
+def nice_session_if_asked(pid: int) -> None:
+    """Have a session yield if the lab that we run for does."""
+    if VARIABLE in os.environ:
+        nice_session(pid)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.layout import CHECKOUT, MARK, VENV
-from lab.priority import NICE, nice_session
+from lab.priority import NICE, VARIABLE, nice_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +27,10 @@ _PATIENCE = 20.0
 class Processes:
     """What runs for one lab."""
 
-    def __init__(self, directory: Path, *, attached: bool = False) -> None:
-        """Take the lab's directory; what is attached is killed by the kernel when we end."""
+    def __init__(self, directory: Path, *, attached: bool = False, yields: bool = False) -> None:
+        """Take the lab's directory; what is attached is killed by the kernel when we end, what yields has less of the processors."""
         self._directory = directory
+        self.yields = yields
         self._tied = ["setpriv", "--pdeathsig", "KILL", "--"] if attached else []
         self._started: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -49,6 +50,7 @@ class Processes:
             "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1",
             "OS_NEUTRON_CONFIG_FILES": "neutron.conf",
             **services,
+            **({VARIABLE: "1"} if self.yields else {}),
             MARK: str(self._directory),
         }
 
@@ -63,11 +65,12 @@ class Processes:
         """Start a process in the background; what it prints goes to its log."""
         with self._log(name).open("ab") as log:
             self._started[name] = subprocess.Popen(
-                [*NICE, *self._tied, *command], cwd=self._directory, stdin=subprocess.DEVNULL, stdout=log,
+                [*(NICE if self.yields else []), *self._tied, *command], cwd=self._directory, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, env={**self.environment(), **(more or {})}, pass_fds=pass_fds,
                 start_new_session=True,
             )  # fmt: skip
-        nice_session(self._started[name].pid)
+        if self.yields:
+            nice_session(self._started[name].pid)
         with (self._directory / "pids").open("a") as pids:
             pids.write(f"{name} {self._started[name].pid}\n")
 

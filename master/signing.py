@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 _UID = "Ceph automated package signing key (made on demand) <packages@localhost>"
 """teuthology looks for `Ceph automated package` in the keys that a test node trusts."""
 
+_LONGEST = 106
+"""Bytes of a socket's name, unix(7), as gpg-agent counts them."""
+
 
 class SigningKey:
     """Signs with gpg, in a home directory of its own."""
@@ -26,6 +29,7 @@ class SigningKey:
         """Make the key unless there is one; ValueError says why gpg could not."""
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._home.chmod(0o700)
+        await self._sockets()
         listed = await self._gpg("--list-secret-keys", "--with-colons")
         if b"\nfpr:" not in b"\n" + listed:
             await self._gpg("--quick-generate-key", _UID, "rsa3072", "sign", "never", seconds=300)
@@ -42,6 +46,16 @@ class SigningKey:
         else:
             detached = path.with_name(path.name + ".asc")
         await self._gpg("--yes", "--armor", "--output", str(detached), "--detach-sign", str(path))
+
+    async def _sockets(self) -> None:
+        """Say what is wrong where gpg would say that no agent is running."""
+        asked = ["gpgconf", "--homedir", str(self._home), "--list-dirs", "agent-browser-socket"]
+        longest = (await run(self._reactor, asked, _environment(), 60)).output.strip()
+        if len(longest) > _LONGEST:
+            raise ValueError(
+                f"{self._home.parent}: {len(longest) - _LONGEST} bytes too long a name for the sockets of gpg's agent;"
+                " choose a shorter `state`"
+            )
 
     async def stop(self) -> None:
         """End gpg's agent, which would outlive the master."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from lab.cloud import running
 from lab.inside.knobs import DEFAULTS
 from lab.install import install
 from master.model.targets import Target
+from tests import patience
 from tests.integration.harness import DEB, ROOTS, RPM
 from workers.roots import Root, Roots, host_suite
 
@@ -127,7 +127,13 @@ class Tenant:
         """Delete what has this master's tag, and wait until it is gone."""
         for server in self.servers():
             self.connection.compute.delete_server(server.id)
-        until(lambda: not self.servers(), "all servers are gone")
+        until(
+            lambda: not self.servers(),
+            lambda: (
+                f"all servers are gone: {[(one.id, one.status, one.task_state) for one in self.servers()]}"
+            ),
+            120,
+        )
 
     def left(self) -> list[str]:
         """Give what is still there with this master's tag: servers, ports and floating addresses."""
@@ -162,11 +168,5 @@ def remains(directory: Path) -> list[str]:
 
 
 def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 60) -> Any:
-    """Wait for a condition, at most so long; the sentence says what did not come about."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.25)
-    raise AssertionError(f"not within {seconds} s: {what if isinstance(what, str) else what()}")
+    """Wait for a condition of the lab, at most so long; the sentence says what did not come about."""
+    return patience.until(condition, what, seconds, longest_pause=1.0)

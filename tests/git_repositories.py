@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.patience import free_ports
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -58,17 +60,10 @@ def commit(repository: Path, message: str, files: Mapping[str, str] | None = Non
     return git(repository, "rev-parse", "HEAD")
 
 
-def free_port() -> int:
-    """Give a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def git_daemon(directory: Path) -> Iterator[str]:
     """Serve all repositories below a directory; give the URL of that, with a slash at its end."""
-    port = free_port()
+    [port] = free_ports(1)
     program = Path(git(directory, "--exec-path")) / "git-daemon"
     process = subprocess.Popen(
         [program, f"--base-path={directory}", "--export-all", "--reuseaddr",

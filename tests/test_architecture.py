@@ -19,7 +19,7 @@ def modules(*packages: str) -> list[Path]:
     """Give every Python file below packages, but those that are input of the demonstration's builds."""
     return [
         path
-        for package in packages
+        for package in sorted(packages)  # in one order, whatever they come from
         for path in sorted((ROOT / package).rglob("*.py"))
         if "ceph_shaped_tree" not in path.parts
     ]

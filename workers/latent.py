@@ -26,10 +26,16 @@ if TYPE_CHECKING:
     from workers.provider import Machine, Provider
 
 
+ANSWER_SECONDS = 10.0
+"""What a worker may take to end what it does for a build that is cancelled. Its machine goes anyway, and nothing of the build is kept."""
+
+
 class OneBuild(Build):
     """A build that ends with the reason why it got no machine, if that is why it ends."""
 
     no_machine = ""
+    _cancelled = False
+    _parting: Any = None
 
     @async_to_deferred
     async def startBuild(self, workerforbuilder: Any) -> None:
@@ -40,17 +46,34 @@ class OneBuild(Build):
 
     @async_to_deferred
     async def stopBuild(self, reason: str = "", results: int = CANCELLED) -> None:
-        """Part from the worker at once if the master stops, which is when a build is to be tried again.
+        """Part from a worker that does not answer: its machine ends all the same.
 
-        Its machine ends all the same, and there are seconds in which to see that; its answer is of no use.
+        If the master stops, which is when a build is to be tried again, at once: there are seconds in which to see
+        the machine's end, and the worker's answer is of no use. Otherwise after ANSWER_SECONDS.
         """
+        if self.finished:
+            return
         stopping = super().stopBuild(reason, results)
-        if results == RETRY and self.workerforbuilder is not None:
-            self.workerforbuilder.worker.part()
+        if results == RETRY:
+            self._part()
+        elif self._parting is None:
+            self._cancelled = True
+            self._parting = self.master.reactor.callLater(ANSWER_SECONDS, self._part)
         await stopping
 
+    def _part(self) -> None:
+        if self.workerforbuilder is not None:
+            self.workerforbuilder.worker.part()
+
     def buildFinished(self, text: list[str], results: int) -> Any:
-        """Show the reason in place of Buildbot's words, which give none."""
+        """Show the reason in place of Buildbot's words, which give none.
+
+        What was cancelled is not tried again, though its worker was lost before it had answered.
+        """
+        if self._parting is not None and self._parting.active():
+            self._parting.cancel()
+        if self._cancelled and results == RETRY:
+            text, results = ["cancelled", f"({self.stopped_reason})"], CANCELLED
         if self.no_machine and results in (EXCEPTION, RETRY):
             text = [self.no_machine]
         return super().buildFinished(text, results)

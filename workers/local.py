@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -24,7 +23,7 @@ from twisted.python import log
 
 from workers.provider import NoMachine, NoMachineEver
 from workers.roots import Root, Roots, host_suite
-from workers.sandbox import enter
+from workers.sandbox import enter, kill_all, mounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -209,7 +208,7 @@ async def _remove(scratch: Path) -> None:
     reactor = _reactor()
     deadline = reactor.seconds() + _PATIENCE
     while True:
-        running = await deferToThread(_kill_all, scratch)
+        running = await deferToThread(kill_all, f"{_MARK}={scratch}", mounted(scratch))
         if not running:
             await deferToThread(_delete, scratch)
             if not scratch.exists():
@@ -217,30 +216,6 @@ async def _remove(scratch: Path) -> None:
         if reactor.seconds() > deadline:
             raise RuntimeError(f"{scratch} cannot be removed; still running in it: {running}")
         await deferLater(reactor, 0.05)
-
-
-def _kill_all(scratch: Path) -> list[int]:
-    """Kill the processes of a scratch directory; give those found.
-
-    They are known by the PID namespace, which a build cannot forge, and by the mark in their
-    environment, for plain processes and for what had not entered the namespace yet.
-    """
-    mark = f"{_MARK}={scratch}".encode()
-    namespace = ""
-    with suppress(OSError):
-        namespace = (scratch / "pid-namespace").read_text().strip()
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            try:
-                environment = Path("/proc", entry, "environ").read_bytes()
-                inside = namespace and os.readlink(f"/proc/{entry}/ns/pid") == namespace
-                if inside or mark in environment.split(b"\0"):
-                    os.kill(int(entry), signal.SIGKILL)
-                    found.append(int(entry))
-            except OSError:
-                continue
-    return found
 
 
 def _delete(scratch: Path) -> None:

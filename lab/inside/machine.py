@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.priority import nice_session
-from workers.sandbox import enter
+from lab.priority import nice_session_if_asked
+from workers.sandbox import enter, kill_all, mounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -124,7 +122,7 @@ class Machine:
                     self._command(again), cwd="/", stdin=subprocess.DEVNULL, stdout=console, stderr=console,
                     env=self._environment(), start_new_session=True,
                 )  # fmt: skip
-            nice_session(self._process.pid)
+            nice_session_if_asked(self._process.pid)
             process = self._process
         process.wait()
         if not stopping.is_set():
@@ -151,7 +149,7 @@ class Machine:
         return [
             "setpriv", "--pdeathsig", "KILL", "--",
             "unshare", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child=KILL", "--",
-            "sh", "-c", 'cd "$2" && readlink /proc/self/ns/pid >pid-namespace && exec sh -c "$0" lab-init "$1" lab-init.pid',
+            "sh", "-c", 'mount --bind "$2" "$2" && cd "$2" && exec sh -c "$0" lab-init "$1" lab-init.pid',
             init, run, str(self._directory),
         ]  # fmt: skip
 
@@ -165,28 +163,11 @@ class Machine:
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill what runs in it until nothing does."""
+        mounts = mounted(self._directory) if self.root else b" " + os.fsencode(self._directory) + b" "
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            running = self._running()
-            for pid in running:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            running = kill_all(f"{_MARK}={self._directory}", mounts)
             if not running and process.poll() is not None:
                 return
-            time.sleep(0.01)
-        raise TimeoutError(f"{self._directory.name}: still running after {_PATIENCE} s: {self._running()}")
-
-    def _running(self) -> list[int]:
-        """Give its processes: those of its PID namespace, and those on the way into it."""
-        namespace = ""
-        with suppress(OSError):
-            namespace = (self._directory / "pid-namespace").read_text().strip()
-        mark = f"{_MARK}={self._directory}".encode()
-        found = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with suppress(OSError):
-                    inside = namespace and os.readlink(f"/proc/{entry}/ns/pid") == namespace
-                    if inside or mark in Path("/proc", entry, "environ").read_bytes().split(b"\0"):
-                        found.append(int(entry))
-        return found
+            time.sleep(0.02)
+        raise TimeoutError(f"{self._directory.name}: still running after {_PATIENCE} s: {running}")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,9 @@ from demo import ceph_shaped, git_server
 from master import control
 from master.settings import Settings
 from master.users import operator_token
+from tests import patience
 from tests.integration import tiny
+from tests.patience import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,17 +30,6 @@ ROOTS = CHECKOUT / "roots"
 
 DEB = "ceph-deb-bookworm-x86_64-default"
 RPM = "ceph-rpm-centos9-x86_64-default"
-
-
-def free_ports(number: int) -> list[int]:
-    """Give ports of loopback that nobody listens on."""
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class Installation:
@@ -103,10 +92,12 @@ class Installation:
             site.mkdir(exist_ok=True)
             (site / "sitecustomize.py").write_text(patch)
             environment["PYTHONPATH"] = str(site)
-        subprocess.run(
+        status = subprocess.run(
             [sys.executable, "-m", "master.control", "start", "--settings", str(self.settings_file)],
-            cwd=CHECKOUT, env=environment, check=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            cwd=CHECKOUT, env=environment, check=False, stdin=subprocess.DEVNULL,
+        ).returncode  # fmt: skip
+        log = self.settings.state / "twistd.log"
+        assert status == 0, log.read_text()[-3000:] if log.exists() else "it has no log"
 
     @property
     def pid(self) -> int:
@@ -168,6 +159,10 @@ class Installation:
             self.get(f"buildrequests/{number}/builds")["builds"], key=lambda build: build["buildid"]
         )
 
+    def said(self, answer: dict[str, Any]) -> list[tuple[int, str]]:
+        """Give how each build of a buildrequest ended, and what its page said."""
+        return [(build["results"], build["state_string"]) for build in self.builds(answer)]
+
     def steps(self, build: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Give the steps of a build, by name."""
         steps = self.get(f"builds/{build['buildid']}/steps")["steps"]
@@ -183,17 +178,8 @@ class Installation:
         return requests.get(f"{self.url}api/v2/logs/{log}/raw", timeout=120).text
 
     def until(self, condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-        """Wait for a condition, at most so long; the sentence says what did not come about."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                found = condition()
-            except (requests.ConnectionError, requests.HTTPError):
-                found = None
-            if found:
-                return found
-            time.sleep(0.1)
-        raise AssertionError(f"not within {seconds} s: {what}")
+        """Wait for a condition, at most so long; the sentence says what did not come about. A master may be away meanwhile."""
+        return patience.until(condition, what, seconds, away=(requests.ConnectionError, requests.HTTPError))
 
     def leftovers(self) -> list[str]:
         """Give what of a build is still on the machine: directories, mounts, processes."""

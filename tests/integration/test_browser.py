@@ -24,6 +24,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.integration.harness import DEB, RPM, Installation, installation
+from tests.patience import SLOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +59,7 @@ class Browser:
 
     def until(self, condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
         """Wait for a condition; what the page redraws meanwhile is looked at again."""
+        seconds *= SLOW
         wait = WebDriverWait(self.driver, seconds, 0.1, ignored_exceptions=[StaleElementReferenceException])
         try:
             return wait.until(lambda _: condition())

@@ -15,7 +15,8 @@ import yaml
 from lab.inside.knobs import DEFAULTS
 from tests.cloud import until
 from tests.integration.cloud_harness import cloud_installation
-from tests.integration.harness import CHECKOUT, DEB, free_ports
+from tests.integration.harness import CHECKOUT, DEB
+from tests.patience import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -406,8 +407,8 @@ def test_settings_that_cannot_be_examined(lab: Lab, tmp_path: Path) -> None:
 
 def test_beside_a_running_master(lab: Lab, tenant: Tenant, tmp_path: Path) -> None:
     """The doctor examines a master that runs: its server reaches it, is not taken for one of the master's, and goes."""
-    (tmp_path / "master").mkdir()
-    with cloud_installation(tmp_path / "master", lab, openstack={"master_id": tenant.master_id}) as here:
+    (tmp_path / "m").mkdir()
+    with cloud_installation(tmp_path / "m", lab, openstack={"master_id": tenant.master_id}) as here:
         told = subprocess.run(
             [sys.executable, "-m", "workers.doctor", "--settings", str(here.settings_file), "--server"],
             cwd=CHECKOUT, capture_output=True, text=True, timeout=300,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
 from master.model.targets import Target
 from tests.integration import tiny
@@ -17,7 +18,7 @@ from workers.roots import Root, host_suite
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FAILURE, EXCEPTION = 2, 4
+FAILURE, EXCEPTION, CANCELLED = 2, 4, 6
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,26 @@ def test_lost_machine_is_replaced(here: Installation) -> None:
     assert (here.packages / DEB / "sha1" / sha1 / "version").exists()
     assert here.ask(DEB, sha1=sha1)["state"] == "published"
     here.until(lambda: not here.leftovers(), "nothing is left of either machine")
+
+
+def test_a_cancelled_build_ends_though_its_machine_hangs(here: Installation) -> None:
+    """Who cancels need not wait for an answer of a machine that gives none; what was cancelled is not tried again."""
+    answer = here.ask(DEB, sha1=here.repository.commit(tiny.sleeping(8.25)))
+    here.until(lambda: _found(here, b"sleep\x008.25\x00"), "the build sleeps")
+    running = [int(line.partition(":")[0]) for line in here.leftovers() if line[0].isdigit()]
+    assert len(running) > 3
+    for pid in running:
+        os.kill(pid, signal.SIGSTOP)
+    [build] = here.builds(answer)
+    told = requests.post(
+        f"{here.url}api/v2/builds/{build['buildid']}",
+        json={"jsonrpc": "2.0", "id": 1, "method": "stop", "params": {"reason": "it hangs"}},
+        headers={"Authorization": f"Bearer {here.token}"}, timeout=60,
+    )  # fmt: skip
+    assert told.ok, told.text
+    assert here.wait(answer)["results"] == CANCELLED
+    assert here.said(answer) == [(CANCELLED, "cancelled (it hangs)")]
+    here.until(lambda: not here.leftovers(), "nothing is left of the machine")
 
 
 def _found(here: Installation, command: bytes) -> int:

@@ -113,7 +113,7 @@ def made_good(here: Installation, answer: dict, sha1: str, ref: str) -> None:
     here.start(patch=KILL)
     left = "\n".join(here.leftovers())
     assert not [name for name in old if name in left], left
-    assert here.wait(answer)["results"] == 0, here.builds(answer)
+    assert here.wait(answer)["results"] == 0, here.said(answer)
     assert is_whole(directory, sha1)
     link = here.packages / DEB / "ref" / ref
     here.until(lambda: link.is_symlink() and link.resolve() == directory.resolve(), "the ref is linked")

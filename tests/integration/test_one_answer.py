@@ -46,7 +46,7 @@ def ids(answer: requests.Response) -> Ids:
 
 def succeeded(here: Installation, answer: dict[str, Any]) -> None:
     """Wait for a request's end, which must be good."""
-    assert here.wait(answer)["results"] == 0, here.builds(answer)
+    assert here.wait(answer)["results"] == 0, here.said(answer)
 
 
 def is_whole(here: Installation, key: str) -> bool:
@@ -90,7 +90,8 @@ def test_two_hundred_requests_for_ten_keys_are_ten_builds(here: Installation) ->
     assert len({tuple(one.items()) for one in requests_of.values()}) == 10
     for one in requests_of.values():
         succeeded(here, {"buildrequest_ids": one})
-    assert len(here.get("builds")["builds"]) == before + 10
+    builds = here.get("builds")["builds"]
+    assert len(builds) == before + 10, [build["state_string"] for build in builds]
     for ref, sha1 in shas.items():
         assert (here.packages / DEB / "ref" / ref / "sha1").read_text() == f"{sha1}\n"
     for sha1, given in by_sha1.items():

@@ -311,7 +311,8 @@ def test_the_table_lives_on_a_terminal(lab: Lab) -> None:
         for piece in _pieces(master):
             terminal.write(piece)
             seen.append(terminal.screen)
-            if "building" in piece:
+            # What stays at the end has every URL whole; who reads slowly gets both in one piece.
+            if "building" in piece and "published." not in piece:
                 assert terminal.wrapped == 0
     assert process.wait(SECONDS) == 0, process.stderr
     assert process.stderr is not None

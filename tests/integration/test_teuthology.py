@@ -14,8 +14,9 @@ import requests
 from master.signing import SigningKey
 from tests import ssh_target
 from tests.integration import tiny
-from tests.integration.harness import DEB, Installation, free_ports, tiny_installation
+from tests.integration.harness import DEB, Installation, tiny_installation
 from tests.integration.teuthology_lab import QA, Lab, lock_server, suite
+from tests.patience import free_ports
 from tests.reactor import finish
 
 if TYPE_CHECKING:

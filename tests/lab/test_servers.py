@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import openstack.exceptions
 import pytest
 
-from lab.priority import LEVEL
-from tests.cloud import Tenant, prepared_roots, processes, remains, until
+from tests.cloud import Tenant, prepared_roots, remains, until
 
 if TYPE_CHECKING:
     from lab.cloud import Lab
@@ -32,19 +29,6 @@ def test_user_data_runs_as_root_in_an_overlay_of_the_images_root(tenant: Tenant)
     root = prepared_roots()["bookworm"]
     assert not (root / "marker").exists()
     assert (tenant.lab.directory / "servers" / server.id / "upper/marker").exists()
-
-
-def test_it_yields_to_what_is_tested(lab: Lab, tenant: Tenant) -> None:
-    """Services and servers leave the processors to the master: by process, and by session where Linux shares by those."""
-    server = tenant.boot("#!/bin/sh\necho started\nexec sleep 1004\n")
-    tenant.prints(server, "started")
-    of_server = processes(tenant.lab.directory / "servers" / server.id)
-    [sleeping] = [pid for pid, command in of_server.items() if command == b"sleep\x001004\x00"]
-    for pid in (*lab.pids.values(), sleeping):
-        assert os.getpriority(os.PRIO_PROCESS, pid) == LEVEL
-        session = Path("/proc", str(pid), "autogroup")
-        if session.exists():
-            assert session.read_text().split()[1:] == ["nice", str(LEVEL)]
 
 
 def test_a_deleted_server_leaves_nothing_on_the_machine(tenant: Tenant) -> None:

@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from tests.package_server_process import KEY, PackageServerProcess
+from tests.patience import free_ports
 
 CONF = Path(__file__).parent.parent.parent / "deploy/nginx.conf"
 DEB = f"{KEY.replace('/', '/sha1/')}/pool/a.deb"
@@ -63,13 +64,6 @@ class Www(BaseHTTPRequestHandler):
         pass
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageServerProcess]:
     with PackageServerProcess(tmp_path_factory.mktemp("server")) as server:
@@ -81,7 +75,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageServerPr
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory, server: PackageServerProcess) -> Iterator[int]:
     """Start nginx with the file as it is, but for ports."""
-    directory, port = tmp_path_factory.mktemp("nginx"), free_port()
+    directory, [port] = tmp_path_factory.mktemp("nginx"), free_ports(1)
     www = ThreadingHTTPServer(("127.0.0.1", 0), Www)
     www.daemon_threads = True
     threading.Thread(target=www.serve_forever, daemon=True).start()

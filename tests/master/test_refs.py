@@ -11,7 +11,8 @@ import pytest
 
 from master.model.package_key import PackageKey
 from master.refs import LastResolved, RefUnknown, RepositoryUnreachable, resolve
-from tests.git_repositories import commit, free_port, git, git_daemon, new_repository
+from tests.git_repositories import commit, git, git_daemon, new_repository
+from tests.patience import free_ports
 from tests.reactor import finish
 
 
@@ -105,7 +106,7 @@ def test_no_repository_has_its_sentence(served: Served) -> None:
 
 def test_an_unreachable_port_has_its_sentence() -> None:
     """Where nobody listens, the sentence says so, and names the URL."""
-    port = free_port()
+    [port] = free_ports(1)
     with pytest.raises(RepositoryUnreachable) as caught:
         resolved(f"git://127.0.0.1:{port}/ceph.git", "main")
     sentence = str(caught.value)

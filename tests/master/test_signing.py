@@ -73,6 +73,23 @@ def agents_of(home: Path) -> list[str]:
     return lines
 
 
+def test_too_long_a_name_is_said(tmp_path: Path) -> None:
+    """gpg's agent makes sockets in the key's directory, whose names have an end; what is too long is said in bytes."""
+    short = Path(tempfile.mkdtemp(prefix="key-", dir="/tmp"))
+    sockets = len("/gnupg/S.gpg-agent.browser")
+    home = short / ("x" * (106 - sockets - len(str(short)) - 1)) / "gnupg"
+    try:
+        finish(lambda reactor: SigningKey(reactor, home).prepare())
+        finish(lambda reactor: SigningKey(reactor, home).stop())
+        longer = home.parent.with_name(home.parent.name + "yy")
+        with pytest.raises(
+            ValueError, match=f"^{longer}: 2 bytes too long a name for the sockets of gpg's agent; "
+        ):
+            finish(lambda reactor: SigningKey(reactor, longer / "gnupg").prepare())
+    finally:
+        shutil.rmtree(short, ignore_errors=True)
+
+
 def test_the_key_has_the_name_that_teuthology_looks_for(made: Made) -> None:
     """The key's uid holds `Ceph automated package`, it signs, and it does not expire."""
     listed = subprocess.run(

@@ -13,7 +13,8 @@ from threading import Thread
 import pytest
 
 from master.users import operator_token
-from tests.integration.harness import free_ports, tiny_installation
+from tests.integration.harness import tiny_installation
+from tests.patience import free_ports
 from tests.teuthology_bridge.environments import CHECKOUT, SITE, Environment, fake_teuthology
 from teuthology_bridge import check
 from teuthology_bridge.check import Finding

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from master.model.targets import Target
 from master.settings import Settings
 from tests.integration.cloud_harness import CloudInstallation
 from tests.integration.harness import DEB
+from tests.patience import free_ports
 from tests.vm.machine_life import Event, Watch, console_events, step_events, table
 from workers import wheels
 from workers.user_data import BootConfig, render
@@ -80,7 +80,7 @@ class Virtual(CloudInstallation):
 
     def __init__(self, directory: Path, lab: Lab) -> None:
         """Write the settings."""
-        packages, git = free_ports(2)
+        packages, git = free_ports(2, hypervisor.ADDRESS)
         url = f"git://{hypervisor.ADDRESS}:{git}/"
         super().__init__(
             directory, lab,
@@ -114,17 +114,6 @@ class Virtual(CloudInstallation):
         finally:
             daemon.terminate()
             daemon.wait()
-
-
-def free_ports(number: int) -> list[int]:
-    """Give ports that nobody listens on at the address that guests reach."""
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind((hypervisor.ADDRESS, 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def build_inside(here: Virtual, image: guest.Guest, log: Log) -> None:
@@ -228,7 +217,7 @@ def expire(here: Virtual, machines: hypervisor.Hypervisor, log: Log) -> None:
     data = render(
         BootConfig(
             target=Target.from_name(DEB), worker="nobody", password="worthless",
-            master_host=hypervisor.ADDRESS, master_port=free_ports(1)[0],
+            master_host=hypervisor.ADDRESS, master_port=free_ports(1, hypervisor.ADDRESS)[0],
             packages_url=here.settings.packages.internal_url, expires=int(time.time()) + EXPIRY_SECONDS,
         )
     )  # fmt: skip

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
 
-from tests.integration.harness import free_ports
+from tests import patience
+from tests.patience import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,16 +73,7 @@ class SmallMaster:
 
 def until(condition: Any, what: str, seconds: float = 60) -> Any:
     """Wait for a condition; the sentence says what did not come about."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            found = condition()
-        except requests.ConnectionError:
-            found = None
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
+    return patience.until(condition, what, seconds, away=(requests.ConnectionError,))
 
 
 @contextmanager

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from master.model.targets import Target
-from tests.integration.harness import CHECKOUT, free_ports
+from tests.integration.harness import CHECKOUT
+from tests.patience import free_ports
 from workers.cloud_data import Leftover, Limits, Seen
 from workers.doctor import home, verdicts
 from workers.doctor.settings import Address, InForce, Unreadable, in_force, read

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.integration.harness import free_ports
+from tests.patience import free_ports
 from tests.workers.small_master import PASSWORD, WORKER, SmallMaster, small_master, until
 from workers import tls
 from workers.tls import pb_port, self_signed

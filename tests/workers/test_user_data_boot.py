@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from master.model.targets import Target
-from tests.integration.harness import DEB, ROOTS, RPM, free_ports
+from tests.integration.harness import DEB, ROOTS, RPM
 from tests.package_server_process import PackageServerProcess
+from tests.patience import free_ports
 from tests.workers.fetched_wheels import fetched_wheels
 from tests.workers.small_master import PASSWORD, WORKER, SmallMaster, small_master, until
 from tests.workers.test_tls import _Rendezvous
 from workers.roots import Root, Roots, host_suite
-from workers.sandbox import enter
+from workers.sandbox import enter, mounted
 from workers.tls import pb_port, self_signed
 from workers.user_data import BootConfig, render
 from workers.wheels import digests
@@ -128,12 +129,10 @@ class Machine:
 
     def processes(self) -> list[Path]:
         """Give the directories in /proc of all that runs in it."""
-        file = self.scratch / "pid-namespace"
-        namespace = file.read_text().strip() if file.exists() else "not entered yet"
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                if os.readlink(entry / "ns/pid") == namespace:
+                if mounted(self.scratch) in (entry / "mountinfo").read_bytes():
                     found.append(entry)
             except OSError:
                 continue

@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from master.model.distros import DISTS
-from tests.integration.harness import free_ports
 from tests.package_server_process import PackageServerProcess
+from tests.patience import free_ports
 from tests.workers.fetched_wheels import fetched_wheels
 from workers import wheels as module
 from workers.wheels import PYTHONS, Machine, digests, fetch, machines, prune

@@ -9,12 +9,11 @@
 set -eu
 root=$1 scratch=$2 user=$3 capabilities=$4
 shift 4
-# Whoever cleans up knows our processes by this, which they cannot change.
-readlink /proc/self/ns/pid >"$scratch/pid-namespace"
 base=$scratch/base new=$scratch/base/root
 mkdir -p "$scratch/upper" "$scratch/work" "$base"
 mount -t tmpfs -o nosuid,nodev,mode=755,size=64k base "$base"
 mkdir "$new"
+# Whoever cleans up knows our processes by the name of `upper` in their mounts, which they cannot change.
 layers=lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work
 # volatile: nothing of a throw-away directory needs to reach the disk.
 mount -t overlay overlay -o "$layers,volatile" "$new" 2>/dev/null ||
