@@ -97,13 +97,16 @@ class Ensure:
         """
         await self._lock.acquire()
         try:
-            known = await self._waiting.remove(request, asker, job)
             found = await self._master.db.buildrequests.getBuildRequest(request)
-            left = self._waiting.of(request)  # Last, and nothing is waited for from here on.
+            known = self._waiting.remove(
+                request, asker, job
+            )  # Nothing is awaited from here until it is told to end.
+            left = self._waiting.of(request)
             cancelled = known and not left and found is not None and not found.complete
-            if cancelled:
-                who = f"{asker} (job {job})" if job else asker
-                self._waiting.cancel(request, f"{who} has withdrawn, and nobody else waits")
+            who = f"{asker} (job {job})" if job else asker
+            if known:
+                reason = f"{who} has withdrawn, and nobody else waits" if cancelled else ""
+                await self._waiting.withdrawn(request, reason)
             return cancelled, left
         finally:
             self._lock.release()

@@ -246,7 +246,11 @@ def _why(state: State, newest: Any) -> str:
     """Say why a request that is complete has no packages; empty if it has."""
     if state == "published":
         return ""
-    return newest.state_string if newest is not None else f"{state} before a build of it began"
+    if newest is None:
+        return f"{state} before a build of it began"
+    if state == "cancelled" and newest.results == RETRY:
+        return f"{state} before another build of it began"
+    return str(newest.state_string)
 
 
 def _seconds(moment: Any) -> float:

@@ -31,6 +31,7 @@ _MOST_TOLD = 20
 _MOST_REASON = 500
 
 _STATE = "waiters"
+_ENDING = "ending"
 _CONTROL = ("control", "buildrequests")
 
 
@@ -118,7 +119,8 @@ class Waiters:
 class Waiting(StateMixin, BuildbotService):
     """The service that knows who waits; it survives the master, and shows it on the build's page.
 
-    It also knows what was told to end, by whichever way: that is no answer to anybody any more.
+    It also knows what was told to end, by whichever way: that is no answer to anybody any more, nor to be tried again,
+    though the master should be killed before it has ended.
     """
 
     name = "waiting"
@@ -131,10 +133,11 @@ class Waiting(StateMixin, BuildbotService):
         self._writing = DeferredLock()
         self._written = 0
         self._changes = 0
-        self._ending: dict[int, str] = {}
-        pending = await self.master.db.buildrequests.getBuildRequests(complete=False)
-        kept = await self.getState(_STATE, {})
-        self._waiters.load(kept, [request.buildrequestid for request in pending], self._now())
+        found = await self.master.db.buildrequests.getBuildRequests(complete=False)
+        pending = {request.buildrequestid for request in found}
+        self._waiters.load(await self.getState(_STATE, {}), pending, self._now())
+        self._kept = await self.getState(_ENDING, {})
+        self._ending = {int(number): said for number, said in self._kept.items() if int(number) in pending}
         self._consumers = [
             await self.master.mq.startConsuming(self._ended, ("buildrequests", None, "complete")),
             await self.master.mq.startConsuming(self._begun, ("builds", None, "new")),
@@ -142,6 +145,8 @@ class Waiting(StateMixin, BuildbotService):
             await self.master.mq.startConsuming(self._stopped, ("control", "builds", None, "stop")),
             await self.master.mq.startConsuming(self._unclaimed, ("buildrequests", None, "unclaimed")),
         ]
+        for number, reason in self._ending.items():
+            self.cancel(number, reason)
 
     @async_to_deferred
     async def stopService(self) -> None:
@@ -174,12 +179,17 @@ class Waiting(StateMixin, BuildbotService):
                 # It ended while he came: nobody will say so again.
                 self._waiters.end(request)
 
-    async def remove(self, request: int, asker: str, job: str) -> bool:
-        """Forget one; True if he was known."""
-        known = self._waiters.remove(request, asker, job)
-        if known:
-            await self._changed(request)
-        return known
+    def remove(self, request: int, asker: str, job: str) -> bool:
+        """Forget one, which `withdrawn` keeps; True if he was known."""
+        return self._waiters.remove(request, asker, job)
+
+    async def withdrawn(self, request: int, reason: str) -> None:
+        """Keep who was removed; with a reason, tell the buildrequest to end, which from now on it does."""
+        if reason:
+            self._ending[request] = reason
+        await self._changed(request)
+        if reason:
+            self.cancel(request, reason)
 
     def _now(self) -> float:
         assert self.master is not None
@@ -200,6 +210,10 @@ class Waiting(StateMixin, BuildbotService):
             if self._written < mine:
                 upto = self._changes
                 await self.setState(_STATE, self._waiters.as_json())
+                ending = {str(number): reason for number, reason in self._ending.items()}
+                if ending != self._kept:
+                    await self.setState(_ENDING, ending)
+                    self._kept = ending
                 self._written = upto
         finally:
             self._writing.release()
@@ -224,6 +238,7 @@ class Waiting(StateMixin, BuildbotService):
         found = await self.master.db.buildrequests.getBuildRequest(request)
         if found is None or found.complete:
             self._ending.pop(request, None)
+        await self._keep()
 
     @async_to_deferred
     async def _stopped(self, key: tuple[str, ...], message: dict[str, Any]) -> None:
@@ -232,6 +247,7 @@ class Waiting(StateMixin, BuildbotService):
         build = await self.master.db.builds.getBuild(int(key[2]))
         if build is not None and build.complete_at is None:
             self._ending[build.buildrequestid] = _reason(message)
+            await self._keep()
 
     def _unclaimed(self, _: Any, request: dict[str, Any]) -> None:
         """Cancel again what was told to end while its build ended by itself, to be tried again."""
@@ -240,8 +256,8 @@ class Waiting(StateMixin, BuildbotService):
             self.cancel(number, self._ending[number])
 
     def _ended(self, _: Any, request: dict[str, Any]) -> None:
-        self._ending.pop(request["buildrequestid"], None)
-        if self._waiters.end(request["buildrequestid"]):
+        ending = self._ending.pop(request["buildrequestid"], None)
+        if self._waiters.end(request["buildrequestid"]) or ending is not None:
             keeping = ensureDeferred(self._keep())
             keeping.addErrback(lambda failure: log.err(failure, "while forgetting who waited"))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -125,6 +127,21 @@ def test_who_waits_survives_the_master(here: Installation) -> None:
     assert done["percent"] == 100
     assert done["waiting"] == []
     assert requests.get(f"{done['url']}version", timeout=30).status_code == 200
+
+
+def test_what_nobody_waits_for_is_not_built_again_for_a_killed_master(here: Installation) -> None:
+    """Withdrawn while its machine hangs, and the master killed before it has ended: started again, the master ends it."""
+    number = asked(here, "alice", here.repository.commit(tiny.sleeping(300)), "run/9")
+    in_state(here, number, "building")
+    here.until(lambda: any("sleep" in line for line in here.leftovers()), "the build sleeps")
+    for line in here.leftovers():
+        if line[0].isdigit():
+            os.kill(int(line.partition(":")[0]), signal.SIGSTOP)
+    assert say(here, "alice", f"packages/{number}", "withdraw", job="run/9").json()["result"]["cancelled"]
+    here.kill()
+    here.start()
+    assert in_state(here, number, "cancelled")["error"] == "cancelled before another build of it began"
+    assert len(here.builds({"buildrequest_ids": {"": number}})) == 1
 
 
 def test_a_failure_says_why(here: Installation) -> None:

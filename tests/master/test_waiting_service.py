@@ -46,7 +46,7 @@ class TestWaiting(TestReactorMixin, unittest.TestCase):
         self.waiting = Waiting()
         await self.waiting.setServiceParent(self.master)
         await self.waiting.startService()
-        self.addCleanup(self.waiting.stopService)
+        self.addCleanup(lambda: self.waiting.stopService())
         self.cancelled: list[tuple[str, str]] = []
         await self.mq.startConsuming(
             lambda key, message: self.cancelled.append((key[2], message.get("reason", ""))),
@@ -86,3 +86,20 @@ class TestWaiting(TestReactorMixin, unittest.TestCase):
         await self.waiting.add(21, "alice", "run/1")
         assert self.waiting.of(23) == []
         assert [str(one) for one in self.waiting.of(21)] == ["alice (job run/1)"]
+
+    async def test_a_master_that_was_killed_has_forgotten_no_end(self) -> None:
+        """What was told to end and is not complete is told so again by the next master, and nothing else is."""
+        await self.waiting.add(22, "alice", "run/1")
+        assert self.waiting.remove(22, "alice", "run/1")
+        await self.waiting.withdrawn(22, "enough")
+        self.mq.produce(("control", "buildrequests", "21", "cancel"), {"reason": "too much"})
+        self.mq.produce(("control", "buildrequests", "23", "cancel"), {})
+        await self.waiting.add(21, "alice", "run/1")  # which is kept after it
+        await self.waiting.stopService()
+        await self.waiting.disownServiceParent()
+        self.cancelled.clear()
+        self.waiting = Waiting()
+        await self.waiting.setServiceParent(self.master)
+        await self.waiting.startService()
+        assert self.ending() == [21, 22]
+        assert sorted(self.cancelled) == [("21", "too much"), ("22", "enough")]
