@@ -177,6 +177,8 @@ class OpenStackProvider:
                     fleet, flavor = placed
                     return await self._make(boot, fleet, flavor)
             except Trouble as trouble:
+                # A server that was made though the call failed must not attach in place of the next one, and then be ended.
+                await boot.login()
                 await self._placement.consider(boot, fleet, trouble, tries)
 
     async def _make(self, boot: Boot, fleet: Fleet, flavor: NovaFlavor) -> OpenStackMachine:

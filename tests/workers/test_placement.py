@@ -119,7 +119,8 @@ def test_a_worker_that_never_attaches_is_given_up(provided: Callable[..., Provid
     [second] = here.cloud.ours
     assert second != first
     assert boot.kept == {"console": f"console of {first}"}
-    assert boot.passwords == ["fresh-0", "fresh-1"], "what the first knew is worth nothing"
+    assert boot.passwords[-1] != here.rendered[0][1].password, "what the first knew is worth nothing"
+    assert boot.passwords[-1] == here.rendered[1][1].password
     said = (
         f"cloud sepia: no worker attached within 300 s (instance {first}, ACTIVE; the log `console` has its"
         " last words); next try in 1 s"
@@ -225,6 +226,21 @@ def test_a_machine_that_is_lost_while_it_builds_is_told_of(
     here.pass_seconds(2)
     assert here.cloud.ours == []
     assert not here.provider.fleets[0].busy
+
+
+def test_a_server_whose_making_was_not_answered_cannot_attach(provided: Callable[..., Provided]) -> None:
+    """Its password is worth nothing as soon as the next try is waited for: its worker would begin a build, and be ended."""
+    here = provided().started()
+    here.cloud.fail("create", LOST)
+    boot = FakeBoot()
+    starting = here.start(boot)
+    [(_, first)] = here.rendered
+    assert first.password == boot.passwords[0]
+    assert boot.passwords[-1] != first.password
+    here.pass_seconds(60)
+    assert here.rendered[-1][1].password == boot.passwords[-1]
+    starting.cancel()
+    starting.addErrback(lambda _: None)
 
 
 def test_one_that_is_deleted_before_anybody_waits_for_it_is_replaced(

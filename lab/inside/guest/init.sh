@@ -8,12 +8,8 @@ if [ -z "$1" ]; then
 elif [ -x "$1" ]; then
     echo "lab: running the user data"
     "$1" &
-    pid=$!
-    while kill -0 "$pid" 2>/dev/null; do
-        wait "$pid"
-        status=$?
-    done
-    echo "lab: the user data ended with status $status"
+    wait "$!"
+    echo "lab: the user data ended with status $?"
 else
     echo "lab: there is no user data"
 fi
