@@ -36,7 +36,7 @@ def kill_all(mark: str, mounts: bytes) -> list[int]:
     """Kill the processes that have `mark` in their environment or `mounts` among their mounts; give those found.
 
     A process can rid itself of the mark, but what is in a sandbox can change no mount. Its PID namespace would not do: the
-    kernel gives the number of one that has ended to the next, so that another build would be taken for it.
+    kernel gives the number of one that has ended to another one soon, so that another build would be taken for it.
     """
     ours = os.readlink("/proc/self/ns/mnt")
     found = []

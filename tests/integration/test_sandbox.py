@@ -68,7 +68,7 @@ def killed(scratch: Path) -> list[int]:
 def test_the_end_of_one_is_not_the_end_of_another(root: Path, tmp_path: Path) -> None:
     """All that runs in a sandbox is found, whatever it has done to its environment; what has come after it is not.
 
-    The kernel gives the PID namespace of the next one the number of one that has ended.
+    The kernel gives another one the number of a PID namespace that has ended.
     """
     with asleep(root, tmp_path / "the first"):
         sleeping = killed(tmp_path / "the first")
