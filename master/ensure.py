@@ -98,9 +98,8 @@ class Ensure:
         await self._lock.acquire()
         try:
             found = await self._master.db.buildrequests.getBuildRequest(request)
-            known = self._waiting.remove(
-                request, asker, job
-            )  # Nothing is awaited from here until it is told to end.
+            # Nothing is awaited from here until it is told to end.
+            known = self._waiting.remove(request, asker, job)
             left = self._waiting.of(request)
             cancelled = known and not left and found is not None and not found.complete
             who = f"{asker} (job {job})" if job else asker

@@ -45,7 +45,7 @@ def kill_all(mark: str, mounts: bytes) -> list[int]:
             continue
         try:
             process = os.pidfd_open(int(entry))
-        except OSError:
+        except ProcessLookupError:
             continue
         try:
             if _is_of(Path("/proc", entry), mark, mounts, ours):
