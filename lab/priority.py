@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,9 +21,3 @@ def nice_session(pid: int) -> None:
     """
     with suppress(OSError):  # ended meanwhile, or a kernel without
         Path("/proc", str(pid), "autogroup").write_text(f"{LEVEL}\n")
-
-
-def nice_session_if_asked(pid: int) -> None:
-    """Have a session yield if the lab that we run for does."""
-    if VARIABLE in os.environ:
-        nice_session(pid)

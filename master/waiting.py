@@ -145,7 +145,7 @@ class Waiting(StateMixin, BuildbotService):
             await self.master.mq.startConsuming(self._stopped, ("control", "builds", None, "stop")),
             await self.master.mq.startConsuming(self._unclaimed, ("buildrequests", None, "unclaimed")),
         ]
-        for number, reason in self._ending.items():
+        for number, reason in tuple(self._ending.items()):
             self.cancel(number, reason)
 
     @async_to_deferred

@@ -34,7 +34,6 @@ class OneBuild(Build):
     """A build that ends with the reason why it got no machine, if that is why it ends."""
 
     no_machine = ""
-    _cancelled = False
     _parting: Any = None
 
     @async_to_deferred
@@ -57,7 +56,6 @@ class OneBuild(Build):
         if results == RETRY:
             self._part()
         elif self._parting is None:
-            self._cancelled = True
             self._parting = self.master.reactor.callLater(ANSWER_SECONDS, self._part)
         await stopping
 
@@ -70,10 +68,11 @@ class OneBuild(Build):
 
         What was cancelled is not tried again, though its worker was lost before it had answered.
         """
-        if self._parting is not None and self._parting.active():
-            self._parting.cancel()
-        if self._cancelled and results == RETRY:
-            text, results = ["cancelled", f"({self.stopped_reason})"], CANCELLED
+        if self._parting is not None:
+            if self._parting.active():
+                self._parting.cancel()
+            if results == RETRY:
+                text, results = ["cancelled", f"({self.stopped_reason})"], CANCELLED
         if self.no_machine and results in (EXCEPTION, RETRY):
             text = [self.no_machine]
         return super().buildFinished(text, results)

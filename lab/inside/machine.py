@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.priority import nice_session_if_asked
+from lab.priority import VARIABLE, nice_session
 from workers.sandbox import enter, kill_all, mounted
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ class Machine:
                     self._command(again), cwd="/", stdin=subprocess.DEVNULL, stdout=console, stderr=console,
                     env=self._environment(), start_new_session=True,
                 )  # fmt: skip
-            nice_session_if_asked(self._process.pid)
+            if VARIABLE in os.environ:
+                nice_session(self._process.pid)
             process = self._process
         process.wait()
         if not stopping.is_set():

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from master.model.targets import Target
-from tests.integration.harness import DEB, ROOTS
+from tests.cloud import prepared_roots
 from tests.patience import until
-from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter, kill_all, mounted
 
 if TYPE_CHECKING:
@@ -25,9 +23,7 @@ MARK = "OF_THIS_TEST"
 @pytest.fixture(scope="module")
 def root() -> Path:
     """Give a prepared root."""
-    made, roots = Root.of(Target.from_name(DEB), host_suite()), Roots(ROOTS, {})
-    list(roots.prepare(made))
-    return roots.path(made)
+    return prepared_roots()["bookworm"]
 
 
 @pytest.mark.parametrize("user", ["build", "root"])

@@ -73,7 +73,7 @@ def agents_of(home: Path) -> list[str]:
     return lines
 
 
-def test_too_long_a_name_is_said(tmp_path: Path) -> None:
+def test_too_long_a_name_is_said() -> None:
     """gpg's agent makes sockets in the key's directory, whose names have an end; what is too long is said in bytes."""
     short = Path(tempfile.mkdtemp(prefix="key-", dir="/tmp"))
     sockets = len("/gnupg/S.gpg-agent.browser")

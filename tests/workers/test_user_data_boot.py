@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from master.model.targets import Target
-from tests.integration.harness import DEB, ROOTS, RPM
+from tests.cloud import prepared_roots
+from tests.integration.harness import DEB, RPM
 from tests.package_server_process import PackageServerProcess
 from tests.patience import free_ports
 from tests.workers.fetched_wheels import fetched_wheels
 from tests.workers.small_master import PASSWORD, WORKER, SmallMaster, small_master, until
 from tests.workers.test_tls import _Rendezvous
-from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter, mounted
 from workers.tls import pb_port, self_signed
 from workers.user_data import BootConfig, render
@@ -34,9 +34,7 @@ SCRIPT = "var/lib/cloud/instance/scripts/part-001"
 @pytest.fixture(scope="module")
 def root() -> Path:
     """Give a prepared root."""
-    wanted, roots = Root.of(Target.from_name(DEB), host_suite()), Roots(ROOTS, {})
-    list(roots.prepare(wanted))
-    return roots.path(wanted)
+    return prepared_roots()["bookworm"]
 
 
 @pytest.fixture(scope="module")
