@@ -190,8 +190,9 @@ class Shaman:
         rows = []
         for one in self._at(self._of(project), sha1):
             state = known.pop(str(one.key), None)
-            started = state.started if state is not None and state.status == "completed" else None
             url, when = one.build_url, one.modified
+            # The newest request may be a later one, that has not published this.
+            started = state.started if state is not None and state.url == url else None
             rows.append(BuildState(str(one.key), "completed", url, started, when, when))
         # Built, and not published: it was purged, and is as if it had never been.
         rows += [state for state in known.values() if state.status != "completed"]
