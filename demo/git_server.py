@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-_SECONDS = 10
+_SECONDS = 60
 
 
 def serve(directory: Path, port: int) -> None:

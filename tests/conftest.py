@@ -19,7 +19,7 @@ __all__ = ["lab", "tenant"]
 _HOME = tempfile.mkdtemp(prefix="hypothesis-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 set_hypothesis_home_dir(_HOME)
-settings.register_profile("gate", database=None, deadline=None)
+settings.register_profile("gate", database=None, deadline=None, derandomize=True)
 settings.load_profile("gate")
 
 # Started in the background, a shell has its programs ignore it, and what they start does so, too: but tests send it.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.patience import free_ports
+from tests.patience import free_ports, listens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,14 +69,7 @@ def git_daemon(directory: Path) -> Iterator[str]:
         env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, "git daemon ended at once"
-            assert time.monotonic() < deadline, "git daemon does not listen"
-            time.sleep(0.02)
+        listens(process, ("127.0.0.1", port), lambda: "git daemon says nothing")
         yield f"git://127.0.0.1:{port}/"
     finally:
         process.terminate()

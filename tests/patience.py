@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import time
@@ -9,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
 SLOW = 4
@@ -46,12 +48,32 @@ def until(
     raise AssertionError(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
 
 
+def listens(process: subprocess.Popen[bytes], address: tuple[str, int], why: Callable[[], str]) -> None:
+    """Wait until a process that has just begun accepts connections; AssertionError, with `why`, if it ends before."""
+
+    def accepts() -> bool:
+        assert process.poll() is None, f"it ended at once: {why()}"
+        with socket.socket() as probe:
+            return probe.connect_ex(address) == 0
+
+    until(accepts, lambda: f"it listens on {address}: {why()}", 30)
+
+
+_SESSIONS = 8
+_PORTS = 16384 // _SESSIONS
+_given: set[int] = set()
+
+
 def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
     """Give ports that nobody listens on, of those that Linux gives to no outgoing connection in between."""
-    found: set[int] = set()
+    # What one has been given, and has not begun to listen on yet, must not be given to another.
+    session = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SESSIONS
+    found: list[int] = []
     while len(found) < number:
-        port = 16384 + secrets.randbelow(16384)
+        port = 16384 + session * _PORTS + secrets.randbelow(_PORTS)
         with socket.socket() as probe, suppress(OSError):
             probe.bind((host, port))
-            found.add(port)
-    return list(found)
+            if port not in _given:
+                found.append(port)
+                _given.add(port)
+    return found

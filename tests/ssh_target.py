@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from master.model.targets import Target
 from tests.integration.harness import DEB, ROOTS
+from tests.patience import listens
 from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter
 
@@ -185,15 +186,7 @@ def _free_address() -> str:
 
 def _wait_for(address: str, sshd: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until it accepts connections."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and sshd.poll() is None:
-        try:
-            socket.create_connection((address, PORT), timeout=5).close()
-        except ConnectionRefusedError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"no sshd on {address}: {log.read_text()}")
+    listens(sshd, (address, PORT), log.read_text)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,9 @@ class Patience:
         away = now - self._since
         if away >= self._limit:
             raise Unreachable(self.server, away, why, package_key, build_url)
+        if now < self.next_try:
+            # Somebody else met the same while this one was on its way.
+            return
         wait = min(LONGEST, FIRST * 2.0 ** min(self._failures, 10))
         # Half is fixed and half is chance: hundreds of tasks must not come back in step.
         wait *= 0.5 + 0.5 * self._chance()

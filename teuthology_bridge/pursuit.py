@@ -6,9 +6,12 @@ It sleeps nowhere: `due` says when it wants to be advanced, so that one loop ser
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Literal
 
 from teuthology_bridge import errors, wire
+from teuthology_bridge.aside import Aside
 from teuthology_bridge.heartbeat import Heartbeat, doing
 from teuthology_bridge.look import look
 from teuthology_bridge.master_api import Away, Master, Unknown
@@ -35,6 +38,12 @@ FORGOTTEN = 600.0
 
 ASKS = 4
 """So often at most the same packages are asked for, when masters forget what they were asked."""
+
+AT_ONCE = 8
+"""So many asks wait for the master's answer side by side: each may have to be resolved in a slow repository."""
+
+_MOMENT = 0.01
+"""Seconds of waiting for an answer to an ask before the others have their turn."""
 
 HIDDEN = 30.0
 """Seconds in which what the master calls published may still be missing on the package server."""
@@ -96,6 +105,8 @@ class Surroundings:
     clock: Callable[[], float]
     chance: Callable[[], float]
     reason: str
+    room: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(AT_ONCE))
+    """For asks that wait for their answer."""
 
     @classmethod
     def of(
@@ -133,7 +144,7 @@ class Pursuit:
         self._shared = shared
         self._sha1 = goal.value if goal.kind == "sha1" else ""
         self._heartbeat = Heartbeat(self.name, self._began)
-        self._step = self._look if self._sha1 else self._ask
+        self._step: Callable[[], None] = self._look if self._sha1 else self._ask
         self._asks = 0
         self._maybe_asked = False
         """Whether an ask was sent whose answer is not known."""
@@ -164,7 +175,10 @@ class Pursuit:
         return told
 
     def advance(self, deadline: float) -> None:
-        """Do what is due, with at most one request and a word that it still waits; be back by the deadline."""
+        """Do what is due, with at most one request and a word that it still waits; be back by the deadline.
+
+        An ask is the one request that is not waited for: it may take the master a minute.
+        """
         self._deadline = deadline
         self._step()
 
@@ -219,10 +233,29 @@ class Pursuit:
         shared = self._shared
         if self._held_up(shared.asking):
             return
+        if not shared.room.acquire(blocking=False):
+            self.due = shared.clock()
+            return
+        before = self._maybe_asked
         # Before the ask, as a signal may come while it lasts.
-        before, self._maybe_asked = self._maybe_asked, True
+        self._maybe_asked = True
+        answer = Aside(
+            partial(self._do_ask, self._timeout(shared.settings.ask_timeout), None),
+            (Away, errors.BuildpackagesError),
+        )
+        self._step = partial(self._hear, answer, before)
+        self._step()
+
+    def _hear(self, asked: Aside[Answer], before: bool) -> None:
+        """Take the answer to an ask, once it is there; the others have their turn meanwhile."""
+        shared = self._shared
+        if not asked.is_over(_MOMENT):
+            self.due = shared.clock()
+            return
+        shared.room.release()
+        self._step = self._ask
         try:
-            answer = self._do_ask(self._timeout(shared.settings.ask_timeout), None)
+            answer = asked.result()
         except Away as away:
             self._maybe_asked = before or away.taken
             self._in_vain(shared.asking, str(away))

@@ -82,12 +82,13 @@ def task(ctx: Any, config: Any) -> None:
 
 def _ensure(ctx: Any, config: object) -> None:
     told = configuration(ctx.config, config)
-    settings = Settings.load(os.environ, _teuthology_config().get(_NAME), told)
+    site = _teuthology_config()
+    settings = Settings.load(os.environ, site.get(_NAME), told)
     settings = replace(settings, job=job_name(ctx.config, ctx.archive))
     for warning in settings.warnings:
         log.warning("%s", warning)
     machines = sizes(told)
-    if told.get("canonical_tags") is False:
+    if False in (told.get("canonical_tags"), site.get("canonical_tags")):
         log.info(
             "canonical_tags: false changes nothing: versions always come from the canonical repository's tags"
         )

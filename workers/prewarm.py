@@ -68,6 +68,7 @@ class Rendezvous:
             first = token not in self._questions
             question = self._questions.setdefault(token, Notifier()).wait()
             if first:
+                log.msg("a machine that was made ahead is ready")
                 self._ready()
             await question.addTimeout(POLL_SECONDS, self._clock, lambda _, __: None)
         return self._workers.get(token)

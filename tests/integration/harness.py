@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import requests
 import yaml
@@ -19,7 +20,7 @@ from master.settings import Settings
 from master.users import operator_token
 from tests import patience
 from tests.integration import tiny
-from tests.patience import free_ports
+from tests.patience import SLOW, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +48,7 @@ class Installation:
                 "url": self.git_url,
                 "canonical_url": self.git_url,
                 "allowed": [f"git://127.0.0.1:{git}/", *also_allowed],
-                "timeout": 5,
+                "timeout": 5 * SLOW,
             },
             "targets": [DEB, RPM],
             "www": {"port": www, "url": f"http://127.0.0.1:{www}/"},
@@ -111,7 +112,8 @@ class Installation:
 
     def stop(self) -> None:
         """Stop the master as an operator does, which it obeys, and the git daemon."""
-        told = control.stop(self.settings)
+        with mock.patch.object(control, "_STOP_SECONDS", 30 * SLOW):
+            told = control.stop(self.settings)
         git_server.stop(self.input)
         assert "killed" not in told, told
 

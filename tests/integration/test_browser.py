@@ -189,7 +189,7 @@ def chromium(here: Installation, directory: Path) -> Iterator[Browser]:
     driver = None
     try:
         driver = webdriver.Chrome(service=service, options=options)
-        driver.set_page_load_timeout(30)
+        driver.set_page_load_timeout(30 * SLOW)
         driver.execute_cdp_cmd(
             "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)}
         )

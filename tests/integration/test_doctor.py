@@ -16,7 +16,7 @@ from lab.inside.knobs import DEFAULTS
 from tests.cloud import until
 from tests.integration.cloud_harness import cloud_installation
 from tests.integration.harness import CHECKOUT, DEB
-from tests.patience import free_ports
+from tests.patience import SLOW, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -335,7 +335,7 @@ def test_a_server_made_and_destroyed(lab: Lab, tenant: Tenant, tmp_path: Path) -
 
 def test_a_server_that_fails(lab: Lab, tenant: Tenant, tmp_path: Path) -> None:
     """A server in ERROR is shown with its fault, one that never speaks with its console; nothing of them is left."""
-    patient = Patient(tmp_path, lab, workers={"start_timeout": 25})
+    patient = Patient(tmp_path, lab, workers={"start_timeout": 40})
     patient.add("fails")
     patient.add("mute", {"floating_ip": ""})
     lab.set(fail_spawn=1, never_attach=1)
@@ -378,7 +378,7 @@ def test_an_interrupted_doctor(lab: Lab, tenant: Tenant, tmp_path: Path) -> None
             tag = "buildpackages-doctor.patient"
             until(lambda: list(tenant.connection.compute.servers(tags=tag)), "a server of the doctor's")
             doctor.send_signal(signal.SIGINT)
-            assert doctor.wait(60) != 0
+            assert doctor.wait(60 * SLOW) != 0
     finally:
         lab.set(**DEFAULTS)
     assert left(tenant) == []

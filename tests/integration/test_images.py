@@ -45,6 +45,7 @@ class Images:
     def __init__(self, here: CloudInstallation, lab: Lab) -> None:
         self.here = here
         self.lab = lab
+        self.glance = lab.connect().image
 
     def start_making(self, target: str = DEB, *more: str) -> subprocess.Popen[str]:
         """Call `make image`'s command."""
@@ -64,8 +65,8 @@ class Images:
         """Give name and state of this master's images, the newest first."""
         ours = [
             one
-            for one in self.lab.connect().image.images(visibility="private")
-            if one.properties.get("buildpackages_master") == self.here.tag
+            for one in self.glance.images(visibility="private")
+            if (one.properties or {}).get("buildpackages_master") == self.here.tag
         ]
         ours.sort(key=lambda one: one.created_at, reverse=True)
         return {f"{one.name} {one.id}": one.properties["buildpackages_state"] for one in ours}
@@ -90,7 +91,7 @@ class Images:
 
     def base(self) -> str:
         """Give the id of the base image."""
-        images = self.lab.connect().image.images(name="bookworm")
+        images = self.glance.images(name="bookworm")
         return str(max(images, key=lambda one: one.properties["image_date"]).id)
 
 
@@ -101,9 +102,8 @@ def images(directory: Path, lab: Lab, **overrides: Any) -> Iterator[Images]:
         made = Images(here, lab)
         yield made
         here.gone()
-        connection = lab.connect()
         for name in made.states():
-            connection.image.delete_image(name.rpartition(" ")[2])
+            made.glance.delete_image(name.rpartition(" ")[2])
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_the_command_follows_it_to_the_end(prepared: tuple[Images, str, str]) ->
         rf"builds of {DEB} use {name} in cloud packages\n\Z",
     ):
         assert re.search(expected, said), (expected, said)
-    first, second = re.findall(r"buildrequest (\d+)", said)
+    first, second = re.findall(r"buildrequest (\d+) (?:prepares|tests it\b)", said)
     assert made.image_of(first) == [
         f"image bookworm ({made.base()}): the base, to prepare an image from",
     ]

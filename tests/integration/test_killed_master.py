@@ -107,12 +107,12 @@ def is_whole(directory: Path, sha1: str) -> bool:
 
 def made_good(here: Installation, answer: dict, sha1: str, ref: str) -> None:
     """Start again: the same buildrequest completes by itself, and nothing of the old boot is left."""
-    old = [line.partition(":")[0] for line in here.leftovers()]
+    old = {line.partition(":")[0] for line in here.leftovers()}
     directory = here.packages / DEB / "sha1" / sha1
     is_whole(directory, sha1)
     here.start(patch=KILL)
-    left = "\n".join(here.leftovers())
-    assert not [name for name in old if name in left], left
+    left = here.leftovers()
+    assert not old & {line.partition(":")[0] for line in left}, left
     assert here.wait(answer)["results"] == 0, here.said(answer)
     assert is_whole(directory, sha1)
     link = here.packages / DEB / "ref" / ref
@@ -173,7 +173,7 @@ def test_killed_during_checkout(here: Installation) -> None:
 
 def test_killed_during_packages(here: Installation) -> None:
     """A build that runs dies with its master at once, and is built again."""
-    sha1 = here.repository.commit(tiny.sleeping(3), ref="packages")
+    sha1 = here.repository.commit(tiny.sleeping(10), ref="packages")
     answer = here.ask(DEB, ref="packages")
     until_log_says(here, answer, "packages", "asleep")
     here.kill()

@@ -122,10 +122,10 @@ def test_a_build_takes_a_machine_that_was_kept_ready(here: CloudInstallation, la
     reload(here, prewarm=[prewarm])
     [warm] = here.until(here.servers, "a machine is made ahead", 60)
     assert warm.metadata["asker"] == "prewarm"
-    compute = lab.connect().compute
-    here.until(
-        lambda: "waiting for a build" in compute.get_server_console_output(warm.id)["output"], "it is ready"
-    )
+    twistd = here.settings.state / "twistd.log"
+    here.until(lambda: "a machine that was made ahead is ready" in twistd.read_text(), "it is ready")
+    console = lab.connect().compute.get_server_console_output(warm.id)["output"]
+    assert "waiting for a build" in console
     answer = ask(here, ALICE, here.repository.commit())
     [build] = published(here, answer)
     assert properties(here, build)["instance"] == warm.id

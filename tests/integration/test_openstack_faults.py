@@ -235,7 +235,7 @@ def stormy(
         proxy.fail(service="nova", method="GET", path="/v2.1/?$", status=500)
         with cloud_installation(
             directory, lab, clouds_yaml=proxy.clouds_yaml, targets=[DEB, DEBUG],
-            clouds=[{"images": {DEB: {"name": "bookworm"}, DEBUG: "swap"}, "timeout": 3}],
+            clouds=[{"images": {DEB: {"name": "bookworm"}, DEBUG: "swap"}, "timeout": 6}],
             openstack={"api_tries": 20}, workers={"attempts": 2},
         ) as here:  # fmt: skip
             yield here, proxy
@@ -337,13 +337,13 @@ def test_a_machine_that_fails_is_replaced(stormy: tuple[CloudInstallation, Fault
     here, _ = stormy
     lab.set(fail_spawn=1)
     answer = here.ask(DEB, sha1=here.repository.commit())
-    until_page(here, answer, r"the instance went to ERROR: .*the lab was told to fail; next try in \d+ s")
+    until_log(here, answer, r"the instance went to ERROR: .*the lab was told to fail; next try in \d+ s")
     assert len(published(here, answer)) == 1
     lab.set(boot_seconds=60)
     answer = here.ask(DEB, sha1=here.repository.commit())
     first = server_of(here, answer)
-    lab.set(boot_seconds=0)
     lab.connect("other").compute.delete_server(first)
+    lab.set(boot_seconds=0)
     until_log(here, answer, r"the instance is gone, deleted by somebody else")
     [build] = published(here, answer)
     assert properties(here, build)["instance"] != first

@@ -13,12 +13,14 @@ import requests
 from master.users import digest
 from tests.integration import tiny
 from tests.integration.harness import DEB, RPM, Installation, tiny_installation
+from tests.patience import SLOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHA1 = "0123456789abcdef0123456789abcdef01234567"
 ALICE = "a long random secret of alice"
+GIT_SECONDS = 2 * SLOW
 SECRETS_MADE = """
 import secrets
 from pathlib import Path
@@ -50,7 +52,7 @@ def here(tmp_path_factory: pytest.TempPathFactory, ports: dict[str, int]) -> Ite
     allowed = [f"git://127.0.0.1:{port}/" for port in ports.values()]
     with tiny_installation(
         tmp_path_factory.mktemp("requests"), patch=SECRETS_MADE, users={"alice": digest(ALICE)},
-        also_allowed=allowed, git={"timeout": 2},
+        also_allowed=allowed, git={"timeout": GIT_SECONDS},
     ) as made:  # fmt: skip
         assert made.wait(made.ask(DEB, ref="main"))["results"] == 0
         yield made
@@ -148,7 +150,7 @@ def test_wrong_type(here: Installation, field: str, value: Any, called: str) -> 
         ({"ref": "main", "git_url": "git://127.0.0.1:CLOSED/a\n"}, "git_url", "may hold letters, digits and"),
         ({"ref": "main", "git_url": "x" * 1_000_000}, "git_url", "git_url has 1000000 characters"),
         ({"ref": "main", "git_url": "git://127.0.0.1:CLOSED/x.git"}, "git_url", "cannot be asked for its refs"),
-        ({"ref": "main", "git_url": "git://127.0.0.1:SILENT/x.git"}, "git_url", "did not answer within 2 s"),
+        ({"ref": "main", "git_url": "git://127.0.0.1:SILENT/x.git"}, "git_url", f"did not answer within {GIT_SECONDS} s"),
         # Why.
         ({"sha1": SHA1, "reason": "x" * 501}, "reason", "has 501 characters; at most 500 are taken"),
         ({"sha1": SHA1, "reason": "a\x1bb"}, "reason", "may not contain control characters"),
@@ -170,7 +172,7 @@ def test_bad_field(
             params["git_url"].replace("CLOSED", str(ports["CLOSED"])).replace("SILENT", str(ports["SILENT"]))
         )
         params = {**params, "git_url": url}
-    away = sentence in ("cannot be asked for its refs", "did not answer within 2 s")
+    away = sentence in ("cannot be asked for its refs", f"did not answer within {GIT_SECONDS} s")
     sentences = refused(here, AWAY if away else -32602, builderNames=[DEB], **params)
     assert list(sentences) == [field]
     assert sentence in sentences[field]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tests.patience import SLOW
 from tests.teuthology_venv import CHECKOUT, venv
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class Running:
     process: subprocess.Popen[bytes]
     archive: Path
 
-    def end(self, seconds: float = 180) -> Outcome:
+    def end(self, seconds: float = 180 * SLOW) -> Outcome:
         """Wait for its end; if that does not come, say where it hangs."""
         try:
             status = self.process.wait(seconds)

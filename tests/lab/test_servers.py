@@ -182,7 +182,7 @@ def test_what_is_left_is_told(lab: Lab, tenant: Tenant) -> None:
 
 def test_knob_boot_seconds(tenant: Tenant) -> None:
     """boot_seconds lies between ACTIVE and the start of the user data."""
-    tenant.lab.set(boot_seconds=4)
+    tenant.lab.set(boot_seconds=15)
     server = tenant.boot(FOREVER, image="tiny")
     assert "started" not in tenant.console(server)
     began = time.monotonic()

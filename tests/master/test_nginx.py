@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import requests
 
 from tests.package_server_process import KEY, PackageServerProcess
-from tests.patience import free_ports
+from tests.patience import free_ports, listens, until
 
 CONF = Path(__file__).parent.parent.parent / "deploy/nginx.conf"
 DEB = f"{KEY.replace('/', '/sha1/')}/pool/a.deb"
@@ -94,12 +93,7 @@ def port(tmp_path_factory: pytest.TempPathFactory, server: PackageServerProcess)
         ["nginx", "-p", directory, "-c", directory / "nginx.conf", "-e", directory / "error.log"]
     )
     try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert nginx.poll() is None, (directory / "error.log").read_text()
-            time.sleep(0.05)
+        listens(nginx, ("127.0.0.1", port), (directory / "error.log").read_text)
         yield port
     finally:
         Www.end.set()
@@ -163,12 +157,11 @@ def test_an_upload_is_not_buffered(server: PackageServerProcess, port: int) -> N
     )
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(head.encode() + b"x" * 8_000_000)
-        for _ in range(600):
-            if any(path.stat().st_size > 1_000_000 for path in server.growing()):
-                break
-            time.sleep(0.05)
-        else:
-            raise AssertionError("nothing of the body has come through")
+        until(
+            lambda: any(path.stat().st_size > 1_000_000 for path in server.growing()),
+            "the first of it is through",
+            30,
+        )
         connection.sendall(b"x" * 1_000_000)
         assert connection.recv(1000).startswith(b"HTTP/1.1 201 Created")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -318,7 +318,7 @@ def test_a_server_that_dies_midway_is_a_failure(tmp_path: Path, directory: Path)
     (directory / "zz").write_bytes(os.urandom(200_000_000))
     with PackageServerProcess(tmp_path / "server") as server:
         token = server.open()
-        watcher = threading.Thread(target=lambda: _kill_when_growing(server))
+        watcher = threading.Thread(target=lambda: _kill_when_growing(server), daemon=True)
         watcher.start()
         done = run(directory, server.url, token)
         watcher.join(60)
@@ -328,10 +328,12 @@ def test_a_server_that_dies_midway_is_a_failure(tmp_path: Path, directory: Path)
 
 
 def _kill_when_growing(server: PackageServerProcess) -> None:
-    for _ in range(6000):
-        if any(path.stat().st_size > 3_000_000 for path in server.growing()):
-            server.kill()
-            return
+    while True:
+        # What has come whole meanwhile has another place.
+        with suppress(FileNotFoundError):
+            if any(path.stat().st_size > 3_000_000 for path in server.growing()):
+                server.kill()
+                return
         threading.Event().wait(0.005)
 
 

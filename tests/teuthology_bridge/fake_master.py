@@ -39,6 +39,10 @@ class FakeMaster:
     """Whether the package server has what is published."""
     instead: Callable[[str, str], Reply | None] = lambda method, path: None
     """Given method and path, what the master answers instead, if anything."""
+    hold: Callable[[int], object] = lambda number: None
+    """Given how many asks came before, lets one wait for its answer."""
+    most_held: int = 0
+    """So many asks waited for their answer at most."""
     requests: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     """What the master was asked: `ask`, `status N`, `renew N`, `withdraw N`, each with its params."""
     looks: list[str] = field(default_factory=list)
@@ -50,6 +54,7 @@ class FakeMaster:
         self._waiters: dict[int, list[dict[str, Any]]] = {}
         self._status: dict[int, dict[str, Any]] = {}
         self._next = 1
+        self._come = self._held = 0
         self._lock = Lock()
 
     def __enter__(self) -> Self:
@@ -132,6 +137,19 @@ class FakeMaster:
             return (200, "17.2.6-1\n") if self.served and path in there else (404, "no")
 
     def _of_master(self, method: str, path: str, told: dict[str, Any], token: str | None) -> Reply:
+        if not path.endswith("/forceschedulers/packages"):
+            return self._answer(method, path, told, token)
+        with self._lock:
+            number, self._come, self._held = self._come, self._come + 1, self._held + 1
+            self.most_held = max(self.most_held, self._held)
+        try:
+            self.hold(number)
+            return self._answer(method, path, told, token)
+        finally:
+            with self._lock:
+                self._held -= 1
+
+    def _answer(self, method: str, path: str, told: dict[str, Any], token: str | None) -> Reply:
         with self._lock:
             instead = self.instead(method, path)
             self.tokens.append(token)

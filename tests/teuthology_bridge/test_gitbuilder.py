@@ -12,6 +12,7 @@ import pytest
 
 from master.model.targets import Target
 from tests import teuthology_venv
+from tests.patience import SLOW
 from tests.teuthology_bridge.job_wants import DEFAULTS, ROWS, made_up, named
 from teuthology_bridge import gitbuilder
 from teuthology_bridge.errors import WrongSettings
@@ -44,7 +45,7 @@ def in_teuthology(*command: str, given: str = "", home: Path) -> str:
         input=given,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=120 * SLOW,
         cwd=home,
         env={
             "PATH": os.environ["PATH"],

@@ -25,7 +25,8 @@ class Bearing:
         )
 
     def fail(self) -> float:
-        """Give the seconds until the next try."""
+        """Fail as soon as there may be a try; give the seconds until the next one."""
+        self.now = max(self.now, self.patience.next_try)
         self.patience.failed("Connection refused", "t/s", None)
         return self.patience.next_try - self.now
 
@@ -37,6 +38,16 @@ def test_tries_become_rare() -> None:
     bearing.patience.answered()
     assert bearing.patience.next_try == 0
     assert bearing.fail() == 1
+
+
+def test_those_who_fail_together_fail_once() -> None:
+    """What several meet that were on their way at the same time is one try in vain."""
+    bearing = Bearing()
+    bearing.fail()
+    for _ in range(8):
+        bearing.patience.failed("Connection refused", "t/s", None)
+    assert bearing.patience.next_try == 1
+    assert bearing.fail() == 2
 
 
 def test_tries_are_out_of_step() -> None:
@@ -55,7 +66,6 @@ def test_it_ends() -> None:
         while True:
             tries += 1
             bearing.fail()
-            bearing.now = bearing.patience.next_try
     assert bearing.now == 100
     assert tries == 9
 
@@ -75,7 +85,7 @@ def test_what_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     bearing = Bearing()
     bearing.patience.answered()
-    for now in (0, 1, 59, 60, 61, 119, 120):
+    for now in (0, 1, 60, 70, 120):
         bearing.now = now
         bearing.fail()
     bearing.now = 130

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.teuthology_bridge.fake_master import MOVED, OTHER, SHA1, TARGET, TOKEN, FakeMaster
 from teuthology_bridge.errors import BuildpackagesError, WrongSettings
 from teuthology_bridge.needs import Need
+from teuthology_bridge.pursuit import AT_ONCE
 from teuthology_bridge.pursuits import Pursuits
 from teuthology_bridge.settings import Settings
 from teuthology_bridge.table import Row
@@ -85,6 +87,18 @@ def test_all_are_asked_for_before_any_is_done(fake: FakeMaster) -> None:
         "built", "found", "built",
     ]  # fmt: skip
     assert "withdraw" not in " ".join(fake.order)
+
+
+def test_all_are_asked_for_side_by_side(fake: FakeMaster) -> None:
+    """The answers are waited for at the same time: as many asks as may be are there before the first is answered."""
+    many = {f"wip-{n}": f"{n:040x}" for n in range(AT_ONCE + 2)}
+    fake.refs |= many
+    together = Barrier(AT_ONCE)
+    fake.hold = lambda number: together.wait(60) if number < AT_ONCE else None
+    run = Run(fake, *((TARGET, "branch", name) for name in many)).run()
+    assert run.states == {f"{TARGET}/{sha1}": "published" for sha1 in many.values()}
+    assert len(fake.asked()) == len(many)
+    assert fake.most_held == AT_ONCE
 
 
 def test_a_name_is_resolved_once(fake: FakeMaster) -> None:

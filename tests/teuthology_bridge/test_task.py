@@ -206,6 +206,12 @@ def test_sizes_and_tags(fake: FakeMaster, tmp_path: Path) -> None:
     assert left.lines[0].startswith("canonical_tags: false changes nothing")
 
 
+def test_a_site_without_canonical_tags(fake: FakeMaster, tmp_path: Path) -> None:
+    """What the 2015 task took from the site's configuration is told to change nothing, too; by default nothing is said."""
+    left = run(fake, tmp_path, {"nop": None}, site={"canonical_tags": False})
+    assert left.lines[0].startswith("canonical_tags: false changes nothing")
+
+
 def test_the_environment_wins(fake: FakeMaster, tmp_path: Path) -> None:
     """What the environment says goes before the task's configuration, and that before the site's."""
     left = run(

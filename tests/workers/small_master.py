@@ -73,7 +73,7 @@ class SmallMaster:
 
 def until(condition: Any, what: str, seconds: float = 60) -> Any:
     """Wait for a condition; the sentence says what did not come about."""
-    return patience.until(condition, what, seconds, away=(requests.ConnectionError,))
+    return patience.until(condition, what, seconds, away=(requests.RequestException,))
 
 
 @contextmanager

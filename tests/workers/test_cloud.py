@@ -10,6 +10,7 @@ import inspect
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from twisted.internet.defer import DeferredList, ensureDeferred
 from tests.fakes.boot import FakeBoot
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.openstack_api import Answer, OpenStackApi, api
+from tests.patience import SLOW
 from tests.reactor import finish
 from workers import cloud as module
 from workers import provider
@@ -668,7 +670,7 @@ def test_calls_that_hang_leave_the_reactor_alone(playing: Playing) -> None:
 def test_a_call_without_an_answer_ends_after_its_time(playing: Playing) -> None:
     """The settings say how long one call may take; after that it may have been done, or not."""
     playing.api.on("POST", SERVERS, Answer(how="hang"))
-    trouble = playing.trouble(lambda cloud: cloud.create(WANTED), timeout=1)
+    trouble = playing.trouble(lambda cloud: cloud.create(WANTED), timeout=5)
     assert (trouble.kind, trouble.done_perhaps) == (Kind.PASSING, True)
     assert (
         trouble.sentence == f"cloud sepia: it did not answer: Request to {playing.api.url}{SERVERS} timed out"
@@ -707,7 +709,8 @@ def test_the_process_ends_while_calls_hang(playing: Playing) -> None:
     try:
         while len(playing.api.asked("GET", f"{SERVERS}/detail")) < module.THREADS:
             assert ending.poll() is None
-        said, _ = ending.communicate("end\n", timeout=60)
+            time.sleep(0.01)
+        said, _ = ending.communicate("end\n", timeout=60 * SLOW)
         assert said == "ended\n"
         assert ending.returncode == 0
     finally:

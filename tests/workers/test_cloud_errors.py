@@ -129,11 +129,11 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OpenStackA
         yield made, connected(made.clouds_yaml(tmp_path_factory.mktemp("cloud")))
 
 
-def connected(clouds_yaml: Path, cloud: str = "sepia", **more: Any) -> Connection:
+def connected(clouds_yaml: Path, cloud: str = "sepia", timeout: float = 30, **more: Any) -> Connection:
     """Connect as the product does."""
     config = OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False)
     region = config.get_one(
-        cloud=cloud, api_timeout=0.5, connect_retries=0, status_code_retries=0,
+        cloud=cloud, api_timeout=timeout, connect_retries=0, status_code_retries=0,
         compute_default_microversion="2.60", **more,
     )  # fmt: skip
     return Connection(config=region)
@@ -204,13 +204,15 @@ def test_a_gateway_may_give_up_before_nova_does(cloud: tuple[OpenStackApi, Conne
     assert trouble.sentence == "it is in trouble (500: Unexpected API Error)"
 
 
-def test_a_broken_connection_may_have_carried_the_request(cloud: tuple[OpenStackApi, Connection]) -> None:
+def test_a_broken_connection_may_have_carried_the_request(
+    cloud: tuple[OpenStackApi, Connection], tmp_path: Path
+) -> None:
     """After a reset or a time-out the instance may have been made, and the sentence says which and of whom."""
     address = f"{cloud[0].url}{SERVERS}"
     trouble = posted(cloud, Answer(how="reset"))
     assert (trouble.kind, trouble.done_perhaps) == (PASSING, True)
     assert trouble.sentence == f"it did not answer: {address}: Connection reset by peer"
-    trouble = posted(cloud, Answer(how="hang"))
+    trouble = posted((cloud[0], connected(cloud[0].clouds_yaml(tmp_path), timeout=2)), Answer(how="hang"))
     assert (trouble.kind, trouble.done_perhaps) == (PASSING, True)
     assert trouble.sentence == f"it did not answer: Request to {address} timed out"
 

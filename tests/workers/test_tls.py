@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.patience import free_ports
+from tests.patience import SLOW, free_ports
 from tests.workers.small_master import PASSWORD, WORKER, SmallMaster, small_master, until
 from workers import tls
 from workers.tls import pb_port, self_signed
@@ -323,13 +322,12 @@ def test_a_machine_that_is_not_wanted_ends(tmp_path: Path, status: int) -> None:
         _Rendezvous((status, "gone")) as there,
         worker(tmp_path / "worker", 1, rendezvous=there.url, name="nobody") as one,
     ):
-        assert one.process.wait(60) == 4
+        assert one.process.wait(60 * SLOW) == 4
         assert "this machine is not wanted any more" in one.log()
 
 
 def test_no_proxy_stands_between_machine_and_master(tmp_path: Path) -> None:
     """A proxy leads out to mirrors; the rendezvous is asked directly."""
-    began = time.monotonic()
     with (
         _Rendezvous((404, "gone")) as there,
         worker(
@@ -337,5 +335,4 @@ def test_no_proxy_stands_between_machine_and_master(tmp_path: Path) -> None:
             environment={"http_proxy": "http://127.0.0.1:1/", "PATH": os.environ["PATH"]},
         ) as one,
     ):  # fmt: skip
-        assert one.process.wait(60) == 4
-    assert time.monotonic() - began < 60
+        assert one.process.wait(60 * SLOW) == 4

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +57,9 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallMaster]:
     endpoint = pb_port("127.0.0.1", 1, made.certificate, made.key).replace("ssl:1:", "ssl:{port}:")
     with small_master(directory / "master", pb=endpoint) as running:
         yield running
+
+
+OVER = "this machine powers itself off: its time is over"
 
 
 def config(port: int, packages_url: str = "http://127.0.0.1:1/", seconds: int = 600) -> BootConfig:
@@ -159,22 +162,26 @@ def phases(console: str) -> list[str]:
 
 def test_an_image_that_has_everything(machine: Machine, tmp_path: Path) -> None:
     """The worker attaches and builds as `build`, who may become root; the password is in no file, argument or environment."""
-    with small_master(tmp_path / "master") as master, machine.boot(render(config(master.port))):
+    with ExitStack() as stack:
+        master = stack.enter_context(small_master(tmp_path / "master"))
+        told = config(master.port)
+        stack.enter_context(machine.boot(render(told)))
         said = until(master.said, machine.console)
         assert "\nbuild\nroot\n" in said
-        until_text = time.strftime("%F %T UTC", time.gmtime(config(1).expires))
+        until_text = time.strftime("%F %T UTC", time.gmtime(told.expires))
         assert phases(machine.console())[1:] == [
             "what builds need is there",
             "buildbot-worker 4.3.0 is there",
             "the worker starts, and connects to HOST WITHOUT TLS, as the settings want it",
         ]
-        assert f"{DEB}, worker machine-1, until {until_text[:13]}" in phases(machine.console())[0]
+        assert f"{DEB}, worker machine-1, until {until_text}" in phases(machine.console())[0]
         assert not (machine.upper / SCRIPT).exists()
         running = machine.processes()
         assert len(running) >= 3
         for process in running:
             for file in ("cmdline", "environ"):
-                assert PASSWORD.encode() not in (process / file).read_bytes()
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    assert PASSWORD.encode() not in (process / file).read_bytes()
         kept = subprocess.run(["grep", "-rlF", "password of this boot", machine.upper], capture_output=True)
         assert kept.stdout == b""
         sudoers = machine.upper / "etc/sudoers.d/build"
@@ -217,6 +224,7 @@ def test_a_worker_without_tls_in_the_image_is_replaced(
     for path in (machine.root / "opt/buildbot-worker").glob("OpenSSL*"):
         machine.leave_out(f"opt/buildbot-worker/{path.name}")
     ca = (master.directory.parent / "state/worker-tls.crt").read_text()
+    until(lambda: not master.attached, master.log)
     with machine.boot(render(replace(config(master.port, server.url), tls_ca=ca))):
         until(lambda: master.attached, machine.console)
         assert "getting buildbot-worker 4.3.0 from http://HOST/wheels/" in phases(machine.console())
@@ -228,16 +236,17 @@ def test_a_machine_ends_at_its_expiry(machine: Machine) -> None:
     began = time.monotonic()
     with machine.boot(render(config(port, seconds=12))):
         console = machine.ends()
-        assert 10 < time.monotonic() - began < 90
-        assert phases(console)[-1] == "this machine powers itself off: its time is over"
-        assert "the master cannot be reached: " in console
+        assert time.monotonic() - began > 10
+        assert OVER in phases(console)
 
 
 def test_a_machine_that_is_late_does_not_begin(machine: Machine) -> None:
     """A machine whose time is over before it boots ends at once."""
     [port] = free_ports(1)
     with machine.boot(render(config(port, seconds=-5))):
-        assert phases(machine.ends())[-1] == "this machine powers itself off: its time is over"
+        said = phases(machine.ends())
+        assert OVER in said
+        assert not [one for one in said if one.startswith("the worker starts")]
 
 
 def test_what_fails_is_the_last_that_is_said(machine: Machine) -> None:
