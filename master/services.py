@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from master.database import Index
 from master.images import image_services
 from master.package_server import PackageServer
 from master.publisher import PublishedTree, Publisher
@@ -24,6 +25,7 @@ def services(settings: Settings) -> list[BuildbotService]:
     packages = settings.packages
     uploads = Uploads(packages.staging)
     return [
+        Index(),
         Waiting(),
         Reaper(provider=provider(settings), configure=configure(settings)),
         Publisher(

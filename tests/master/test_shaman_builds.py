@@ -13,6 +13,7 @@ with warnings.catch_warnings():  # Buildbot's kit turns every warning into an er
 import pytest
 from twisted.trial import unittest
 
+from master.database import Index
 from master.shaman_builds import builds
 from master.shaman_forms import BuildState
 
@@ -61,6 +62,23 @@ class TestBuilds(TestReactorMixin, unittest.TestCase):
 
     async def told(self, *keys: str) -> list[BuildState]:
         return await builds(self.master, keys or [KEY, OTHER])
+
+    async def test_a_key_is_found_by_its_index(self) -> None:
+        """Our index is made once, and the query that finds builds of keys uses it."""
+
+        def plan(connection: Any) -> str:
+            asked = (
+                "EXPLAIN QUERY PLAN SELECT * FROM buildsets WHERE external_idstring = 'x' ORDER BY id DESC"
+            )
+            return str(connection.exec_driver_sql(asked).fetchall())
+
+        assert "SCAN" in await self.master.db.pool.do(plan)
+        for _ in range(2):
+            index = Index()
+            await index.setServiceParent(self.master)
+            await index.startService()
+            await index.disownServiceParent()
+        assert "USING INDEX buildpackages_keys" in await self.master.db.pool.do(plan)
 
     async def test_nothing_is_known(self) -> None:
         """A package_key that nobody asked for has no build, whatever else was built."""
