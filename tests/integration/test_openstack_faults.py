@@ -295,7 +295,7 @@ STORM = (
     ({"how": "fail", "status": 409}, r"in conflict with something else \(409: the lab was told to fail\)"),
     ({"how": "lose"}, r"it did not answer: \S+/servers: (Connection reset by peer|Remote end closed)"),
     ({"how": "reset"}, r"it did not answer: \S+/servers: (Connection reset by peer|Remote end closed)"),
-    ({"how": "stall", "seconds": 5}, r"it did not answer: Request to \S+/servers timed out"),
+    ({"how": "stall", "seconds": 8}, r"it did not answer: Request to \S+/servers timed out"),
     (
         {
             "how": "fail", "status": 403,
@@ -316,7 +316,7 @@ def test_calls_that_fail_are_made_again(stormy: tuple[CloudInstallation, FaultPr
         proxy.fail(service="nova", method="DELETE", status=503)
         proxy.ignore_deletes()
         proxy.lose(service="nova", method="DELETE")
-        proxy.stall(5, service="nova", method="DELETE")
+        proxy.stall(8, service="nova", method="DELETE")
     proxy.fail(service="nova", method="GET", path="/servers/detail$", status=500, times=3)
     proxy.fail(service="glance", method="GET", status=503, times=2)
     answers = [here.ask(DEB, sha1=here.repository.commit()) for _ in range(len(STORM))]
