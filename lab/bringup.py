@@ -223,6 +223,8 @@ class _Bringup:
         for service in SERVICES:
             self._answer(service)
         admin = connect(self._layout.clouds_yaml, "lab")
+        # With its first call neutron loads its policies; to who asks meanwhile it would show nothing.
+        list(admin.network.networks())
         while not any(one.binary == "nova-compute" and one.state == "up" for one in admin.compute.services()):
             self._processes.check()
             if time.monotonic() > self._began + _PATIENCE:

@@ -358,23 +358,23 @@ class Cloud:
             return list(wanted)
         networks = await self._networks.get()
         if not all(name in networks or _UUID.match(name) for name in wanted):
-            self._networks.forget()  # It may be new; and neutron has been seen to list none for a moment.
+            self._networks.forget()  # It may be new.
             networks = await self._networks.get()
-        found: list[str] = []
-        for name in wanted:
-            ids = [name] if _UUID.match(name) else networks.get(name, [])
+        found = {name: [name] if _UUID.match(name) else networks.get(name, []) for name in wanted}
+        for name, ids in found.items():
             if len(ids) != 1:
                 several = f"is the name of {len(ids)} networks; name one by its id"
-                said = several if ids else f"is not there; there are {', '.join(sorted(networks)) or 'none'}"
+                said = several if ids else f"is not there; there are {', '.join(sorted(networks))}"
                 said = f"setting `networks`: {name!r} {said}"
                 raise Trouble(Kind.PERMANENT, said, stale="networks").in_cloud(self.title)
-            found += ids
-        return found
+        return [found[name][0] for name in wanted]
 
     def _list_networks(self, sdk: Connection) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for one in sdk.network.networks():
             found.setdefault(str(one.name), []).append(str(one.id))
+        if not found:  # seen for seconds of a neutron that has just started
+            raise Trouble(Kind.PASSING, "neutron lists no network at all", stale="networks")
         return found
 
     def _find_image(self, sdk: Connection, wanted: str | NewestImage) -> Image:
