@@ -42,8 +42,8 @@ ASKS = 4
 AT_ONCE = 8
 """So many asks wait for the master's answer side by side: each may have to be resolved in a slow repository."""
 
-_MOMENT = 0.01
-"""Seconds of waiting for an answer to an ask before the others have their turn."""
+_MOMENT, _LONGEST_MOMENT = 0.01, 0.1
+"""Seconds of waiting for an answer to an ask before the others have their turn: at first, and the most that this grows to."""
 
 HIDDEN = 30.0
 """Seconds in which what the master calls published may still be missing on the package server."""
@@ -243,14 +243,14 @@ class Pursuit:
             partial(self._do_ask, self._timeout(shared.settings.ask_timeout), None),
             (Away, errors.BuildpackagesError),
         )
-        self._step = partial(self._hear, answer, before)
-        self._step()
+        self._hear(answer, before, _MOMENT)
 
-    def _hear(self, asked: Aside[Answer], before: bool) -> None:
+    def _hear(self, asked: Aside[Answer], before: bool, moment: float) -> None:
         """Take the answer to an ask, once it is there; the others have their turn meanwhile."""
         shared = self._shared
-        if not asked.is_over(_MOMENT):
+        if not asked.is_over(moment):
             self.due = shared.clock()
+            self._step = partial(self._hear, asked, before, min(_LONGEST_MOMENT, moment * 1.5))
             return
         shared.room.release()
         self._step = self._ask
