@@ -374,7 +374,7 @@ class Cloud:
         for one in sdk.network.networks():
             found.setdefault(str(one.name), []).append(str(one.id))
         if not found:  # seen for seconds of a neutron that has just started
-            raise Trouble(Kind.PASSING, "neutron lists no network at all", stale="networks")
+            raise Trouble(Kind.PASSING, "neutron lists no network at all")
         return found
 
     def _find_image(self, sdk: Connection, wanted: str | NewestImage) -> Image:

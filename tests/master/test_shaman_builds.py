@@ -11,6 +11,7 @@ with warnings.catch_warnings():  # Buildbot's kit turns every warning into an er
     from buildbot.test.fake import fakemaster
     from buildbot.test.reactor import TestReactorMixin
 import pytest
+from sqlalchemy import event
 from twisted.trial import unittest
 
 from master.database import Index
@@ -64,21 +65,30 @@ class TestBuilds(TestReactorMixin, unittest.TestCase):
         return await builds(self.master, keys or [KEY, OTHER])
 
     async def test_a_key_is_found_by_its_index(self) -> None:
-        """Our index is made once, and the query that finds builds of keys uses it."""
+        """Our index is made once, and the very queries that find buildsets of keys use it."""
+        asked: list[tuple[str, Any]] = []
+        engine = self.master.db.pool.engine
 
-        def plan(connection: Any) -> str:
-            asked = (
-                "EXPLAIN QUERY PLAN SELECT * FROM buildsets WHERE external_idstring = 'x' ORDER BY id DESC"
-            )
-            return str(connection.exec_driver_sql(asked).fetchall())
+        def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+            asked.append((statement, parameters))
 
-        assert "SCAN" in await self.master.db.pool.do(plan)
+        event.listen(engine, "before_cursor_execute", note)
+        await self.told()
+        event.remove(engine, "before_cursor_execute", note)
+        asked = [one for one in asked if KEY in one[1]]
+        assert asked
+
+        def indexed(connection: Any) -> list[bool]:
+            plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {one}", given) for one, given in asked]
+            return ["buildpackages_keys" in str(plan.fetchall()) for plan in plans]
+
+        assert not any(await self.master.db.pool.do(indexed))
         for _ in range(2):
             index = Index()
             await index.setServiceParent(self.master)
             await index.startService()
             await index.disownServiceParent()
-        assert "USING INDEX buildpackages_keys" in await self.master.db.pool.do(plan)
+        assert all(await self.master.db.pool.do(indexed))
 
     async def test_nothing_is_known(self) -> None:
         """A package_key that nobody asked for has no build, whatever else was built."""
