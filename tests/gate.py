@@ -5,7 +5,6 @@ Stops at the first that fails. `--lint` leaves out the tests.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -54,15 +53,7 @@ def main() -> int:
         # teuthology's virtual environment, and what its test node has besides a prepared root.
         checks.append(("teuthology", [python, "-m", "tests.teuthology_venv"]))
         checks.append(("test node", [python, "-m", "tests.ssh_target"]))
-        # Most tests wait for one process at a time, so one file for each processor runs side by side.
-        side_by_side = [
-            "--numprocesses",
-            str(min(4, len(os.sched_getaffinity(0)))),
-            "--dist",
-            "loadfile",
-            "--no-loadscope-reorder",
-        ]
-        checks.append(("tests", [python, "-m", "pytest", "--durations=20", *side_by_side]))
+        checks.append(("tests", [python, "-m", "tests.second_try"]))
     for name, command in checks:
         began = time.monotonic()
         print(f"== {name}", flush=True)
