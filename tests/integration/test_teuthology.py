@@ -196,11 +196,21 @@ def test_the_node_checks_the_signature(here: Here, tmp_path: Path) -> None:
     assert not (tmp_path / "node").exists()
 
 
-def test_a_dispatcher_runs_the_job(here: Here, lab: Lab) -> None:
+def test_a_supervisor_runs_the_job(here: Here, lab: Lab) -> None:
     """teuthology-supervisor hands the activation down to the job that it runs."""
     sha1 = here.commit()
     ended = lab.supervise(lab.job(*INSTALL, **wants(sha1))).end()
     assert ended.status == 0, ended.told
+    [told] = ended.summary["buildpackages"]
+    assert told["how"] == "built"
+    assert f"installed ceph:all {here.version(sha1)}" in lab.node.packages()
+
+
+def test_a_scheduled_job_waits_for_its_packages(here: Here, lab: Lab) -> None:
+    """From teuthology-schedule by way of the queue and the dispatcher, whose environment alone names us."""
+    sha1 = here.commit()
+    ended = lab.schedule(lab.job(*INSTALL, **wants(sha1)))
+    assert ended.summary["success"], ended.told
     [told] = ended.summary["buildpackages"]
     assert told["how"] == "built"
     assert f"installed ceph:all {here.version(sha1)}" in lab.node.packages()

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 import yaml
 
-from tests.patience import SLOW
+from tests.git_repositories import commit, new_repository
+from tests.patience import SLOW, free_ports, listens, until
 from tests.teuthology_venv import CHECKOUT, venv
 
 if TYPE_CHECKING:
@@ -150,6 +153,49 @@ class Lab:
             "--archive-dir", str(archive.parent), "--job-config", str(config),
         )  # fmt: skip
 
+    def schedule(self, job: dict[str, Any]) -> Outcome:
+        """Queue a job with teuthology-schedule, and have a teuthology-dispatcher run it to its end."""
+        tube = f"tube-{os.getpid()}"  # teuthology refuses a second dispatcher of a tube
+        archive, clone, config = (
+            self.directory / name for name in ("archive", "teuthology", "scheduled.yaml")
+        )
+        archive.mkdir()
+        clone.mkdir()
+        (clone / ".venv").symlink_to(venv())
+        suites = new_repository(self.directory / "suites")
+        shutil.copytree(QA, suites, dirs_exist_ok=True)
+        commit(suites, "The suites of this checkout")
+        machines = {"machine_type": "container", "roles": [["client.0"]]}
+        config.write_text(
+            yaml.safe_dump({**job, **machines, "suite_branch": "main", "teuthology_sha1": "0" * 40})
+        )
+        with _queue() as port, lock_server(self.node) as server:
+            self.site |= {
+                "archive_base": str(archive), "ceph_qa_suite_git_url": suites.as_uri(), "lock_server": server,
+                "queue_host": "127.0.0.1", "queue_port": port, "src_base_path": str(self.directory / "src"),
+                "teuthology_path": str(clone),
+            }  # fmt: skip
+            queued = self._start(
+                self.directory / "schedule",
+                "teuthology-schedule", "--name", "bridge", "--owner", "tester", "--worker", tube, str(config),
+            )  # fmt: skip
+            assert queued.process.wait(60 * SLOW) == 0, queued.output()
+            dispatcher = self._start(
+                self.directory / "dispatcher",
+                "teuthology-dispatcher", "-v", "-a", str(archive), "-t", tube, "-l", str(self.directory),
+            )  # fmt: skip
+            with dispatcher.process as process:
+                try:
+                    job_archive = archive / "bridge/1"
+                    until((job_archive / "summary.yaml").is_file, dispatcher.output, 180)
+                    until(lambda: all(map(_ended, _children(process.pid))), "the supervisor has ended", 30)
+                finally:
+                    for child in _children(process.pid):
+                        with suppress(ProcessLookupError):
+                            os.killpg(child, signal.SIGKILL)
+                    process.kill()
+        return Outcome(0, job_archive)
+
     def _archive(self) -> Path:
         number = len(list(self.directory.glob("archive-*.yaml"))) + 1
         return self.directory / f"archive-{number}"
@@ -185,12 +231,25 @@ class Running:
             # Python's fault handler writes the stack.
             self.process.send_signal(signal.SIGABRT)
             self.process.wait()
-            raise AssertionError(f"not within {seconds:g} s: {self._output()}{connections}") from None
-        assert (self.archive / "teuthology.log").is_file(), self._output()
+            raise AssertionError(f"not within {seconds:g} s: {self.output()}{connections}") from None
+        assert (self.archive / "teuthology.log").is_file(), self.output()
         return Outcome(status, self.archive)
 
-    def _output(self) -> str:
+    def output(self) -> str:
+        """Give the end of what it printed."""
         return self.archive.with_suffix(".output").read_text()[-6000:]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _ended(pid: int) -> bool:
+    """Whether a child of somebody else has ended, also if its parent has not yet looked."""
+    try:
+        return ") Z " in Path("/proc", str(pid), "stat").read_text()
+    except FileNotFoundError:
+        return True
 
 
 def _connections(pid: int) -> str:
@@ -202,33 +261,59 @@ def _connections(pid: int) -> str:
 
 
 class _LockServer(BaseHTTPRequestHandler):
-    """Knows no node, so none can be reimaged; takes what it is told of one."""
+    """Tells nothing of a node, so none can be reimaged; takes what it is told of one; gives the one it has to whoever asks."""
 
     protocol_version = "HTTP/1.1"
+    nodes: ClassVar[tuple[Node, ...]] = ()
 
     def do_GET(self) -> None:
-        """Know nothing."""
-        self._answer(404)
+        """List what is free; know nothing of one of them."""
+        if urlsplit(self.path).query:
+            self._free()
+        else:
+            self._answer(404)
 
     def do_PUT(self) -> None:
         """Take it."""
         self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self._answer(200)
 
-    def _answer(self, status: int) -> None:
+    def do_POST(self) -> None:
+        """Lock it for whoever asks."""
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self._free()
+
+    def _free(self) -> None:
+        self._answer(200, [{"name": node.name, "ssh_pub_key": node.host_key} for node in self.nodes])
+
+    def _answer(self, status: int, told: object = None) -> None:
+        body = json.dumps(told or {}).encode()
         self.send_response(status)
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(body)
 
     def log_message(self, *args: Any) -> None:
         """Say nothing."""
 
 
 @contextmanager
-def lock_server() -> Iterator[str]:
+def _queue() -> Iterator[int]:
+    """Give the port of a beanstalkd."""
+    [port] = free_ports(1)
+    with subprocess.Popen(["beanstalkd", "-l", "127.0.0.1", "-p", str(port)]) as process:
+        try:
+            listens(process, ("127.0.0.1", port), lambda: "beanstalkd")
+            yield port
+        finally:
+            process.kill()
+
+
+@contextmanager
+def lock_server(*nodes: Node) -> Iterator[str]:
     """Give the URL of a lock server: without one no job ends well, even if it locks nothing."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _LockServer) as server:
+    handler = type("_LockServerOf", (_LockServer,), {"nodes": nodes})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
