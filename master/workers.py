@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from buildbot.config import error
 from twisted.internet.threads import deferToThread
 
 from workers.latent import OneBuildWorker
@@ -25,6 +27,18 @@ if TYPE_CHECKING:
 _openstack: dict[str, OpenStackProvider] = {}
 """By master id: a provider outlives the configuration that made it, and so does what it knows."""
 
+_local: dict[Path, LocalProvider] = {}
+"""The same, by the directory of its master's state."""
+
+_slots: dict[Path, int] = {}
+"""By the same, the most slots of `openstack` so far: to take one away would cut off the build that it has."""
+
+_shown: dict[Path, tuple[str, str]] = {}
+"""By the same, the endpoint for workers with TLS, and the certificate there: it was read when that was opened, no later."""
+
+_name: dict[Path, str] = {}
+"""By the same, the name that the master's own certificate is for."""
+
 
 def provider(settings: Settings) -> Provider:
     """Give the provider that the settings want; nothing is made or asked for yet."""
@@ -36,7 +50,7 @@ def provider(settings: Settings) -> Provider:
 def configure(settings: Settings) -> Callable[[], None]:
     """Give what puts the settings in force in the provider."""
     if settings.workers.openstack is None:
-        return _nothing
+        return partial(_local_provider(settings).configure, _local_settings(settings))
     found, dock = _openstack_provider(settings)
     return partial(found.configure, settings.workers.openstack, dock)
 
@@ -47,7 +61,10 @@ def protocols(settings: Settings) -> dict[str, Any]:
     certificate = _certificate(settings)
     if certificate is None:
         return {"pb": {"port": f"tcp:{port}:interface={host}"}}
-    return {"pb": {"port": pb_port(host, port, certificate.certificate, certificate.key)}}
+    endpoint = pb_port(host, port, certificate.certificate, certificate.key)
+    if settings.state not in _shown or _shown[settings.state][0] != endpoint:
+        _shown[settings.state] = (endpoint, certificate.pem)
+    return {"pb": {"port": endpoint}}
 
 
 def meet(settings: Settings) -> Callable[[str], Any] | None:
@@ -76,7 +93,8 @@ def worker_names(settings: Settings) -> list[str]:
     openstack = settings.workers.openstack
     if openstack is None:
         return [f"local-{number}" for number in range(1, settings.workers.local.count + 1)]
-    return [f"openstack-{number}" for number in range(1, openstack.slots + 1)]
+    most = _slots[settings.state] = max(openstack.slots, _slots.get(settings.state, 0))
+    return [f"openstack-{number}" for number in range(1, most + 1)]
 
 
 def master_id(settings: Settings) -> str:
@@ -95,17 +113,21 @@ def master_id(settings: Settings) -> str:
 
 
 def _local_provider(settings: Settings) -> LocalProvider:
+    if settings.state not in _local:
+        _local[settings.state] = LocalProvider(_local_settings(settings))
+    return _local[settings.state]
+
+
+def _local_settings(settings: Settings) -> LocalSettings:
     local = settings.workers.local
     as_root = os.geteuid() == 0
-    return LocalProvider(
-        LocalSettings(
-            scratch=local.scratch,
-            namespaces=local.isolation == "namespaces" or (local.isolation == "auto" and as_root),
-            master_host=settings.workers.host,
-            master_port=settings.workers.port,
-            roots=Roots(local.roots, local.mirrors),
-            environment=local.environment,
-        )
+    return LocalSettings(
+        scratch=local.scratch,
+        namespaces=local.isolation == "namespaces" or (local.isolation == "auto" and as_root),
+        master_host=settings.workers.host,
+        master_port=settings.workers.port,
+        roots=Roots(local.roots, local.mirrors),
+        environment=local.environment,
     )
 
 
@@ -124,8 +146,8 @@ def _openstack_provider(settings: Settings) -> tuple[OpenStackProvider, Any]:
         start_timeout=settings.workers.start_timeout,
         attempts=settings.workers.attempts,
     )
-    if dock.master_id not in _openstack:
-        _openstack[dock.master_id] = OpenStackProvider(openstack, dock, openstack.clouds_yaml, reactor)
+    if dock.master_id not in _openstack or _openstack[dock.master_id].closed:
+        _openstack[dock.master_id] = OpenStackProvider(openstack, dock, reactor)
     return _openstack[dock.master_id], dock
 
 
@@ -142,7 +164,7 @@ def _user_data(settings: Settings, boot: Boot, login: Login) -> str:
             master_port=settings.workers.port,
             packages_url=settings.packages.internal_url,
             expires=login.expires,
-            tls_ca=certificate.pem if certificate else "",
+            tls_ca=_trusted(settings, certificate) if certificate else "",
             rendezvous=f"{settings.packages.internal_url}boot/{login.token}" if login.token else "",
             environment=login.environment,
             wheels=digests(settings.packages.wheels),
@@ -157,8 +179,16 @@ def _certificate(settings: Settings) -> Certificate | None:
         return None
     if workers.certificate is not None and workers.key is not None:
         return Certificate(workers.certificate, workers.key)
-    return self_signed(settings.state, [workers.reached_at])
+    name = _name.setdefault(settings.state, workers.reached_at)
+    if name != workers.reached_at:
+        error(
+            "settings `workers.openstack.master_host` and `workers.host`: the certificate that this master shows since its"
+            f" start is for {name}, not for {workers.reached_at}: end it with `make stop`, and start it with `make start`"
+        )
+    return self_signed(settings.state, [name])
 
 
-def _nothing() -> None:
-    pass
+def _trusted(settings: Settings, certificate: Certificate) -> str:
+    """Give the certificate that workers will be shown, which need not be the one on the disk."""
+    shown = _shown.get(settings.state)
+    return shown[1] if shown else certificate.pem

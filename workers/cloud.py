@@ -38,7 +38,7 @@ T = TypeVar("T")
 THREADS = 4
 """Of each cloud. Answers are decoded under the interpreter's lock, which the reactor needs as well."""
 MICROVERSION = "2.60"
-"""Of compute: tags in the create call need 2.52."""
+"""Of compute, of Queens: tags in the create call need 2.52."""
 _LOOKED_UP_SECONDS = 300.0
 _LIMITS_SECONDS, _LIMITS_AT_MOST = 5.0, 60.0
 _CONSOLE_LINES = 200
@@ -65,14 +65,13 @@ class Cloud:
         self._limits = Kept(clock, _LIMITS_SECONDS, lambda: self.run(self._get_limits))
         self._images: dict[str, Kept] = {}
 
-    def configure(self, settings: CloudSettings) -> None:
-        """Take new settings of the same cloud; what they name is looked up anew."""
-        self.settings = settings
+    def configure(self, settings: CloudSettings, clouds_yaml: Path | None) -> None:
+        """Take new settings of the same cloud; what they and clouds.yaml name is looked up anew."""
+        self.settings, self._clouds_yaml = settings, clouds_yaml
         self._images.clear()
         self._flavors.forget()
         self._networks.forget()
-        with self._made:
-            self._connection = None
+        self.forget("credentials")
 
     def close(self) -> None:
         """End the threads; calls that hang are left to their time limit."""

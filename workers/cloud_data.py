@@ -149,6 +149,8 @@ class Kept:
         self._answer: Any = None
         self._waiting: Notifier[Any] = Notifier()
         self._asking = False
+        self._forgotten = False
+        """Whether it was to be asked again while it was being asked."""
 
     async def get(self, or_last: float = 0.0) -> Any:
         """Give the answer; while none is to be had, the last one if it was asked for so many seconds ago."""
@@ -157,7 +159,7 @@ class Kept:
         answer = self._waiting.wait()
         if not self._asking:
             # Nobody's own call: who asked first may be stopped while others wait.
-            self._asking = True
+            self._asking, self._forgotten = True, False
             ensureDeferred(self._look_up()).addBoth(self._answered, self._clock.seconds())
         try:
             return await answer
@@ -168,14 +170,16 @@ class Kept:
             return self._answer
 
     def forget(self) -> None:
-        """Ask again next time."""
+        """Ask again next time; what is under way already may not know yet."""
         self._until = float("-inf")
+        self._forgotten = self._asking
 
     def _answered(self, answer: Any, asked_at: float) -> None:
         self._asking = False
         if not isinstance(answer, Failure):
             self._answer, self.asked_at = answer, asked_at
-            self._until = self._clock.seconds() + self._seconds
+            if not self._forgotten:
+                self._until = self._clock.seconds() + self._seconds
         self._waiting.notify(answer)
 
 

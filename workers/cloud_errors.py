@@ -141,7 +141,9 @@ def _keystone(error: keystone.HttpError) -> Trouble:
         )
     if status == 404:
         return Trouble(
-            Kind.PERMANENT, f"`auth_url` of clouds.yaml or OS_* is not keystone's ({_line(error)})"
+            Kind.PERMANENT,
+            f"`auth_url` of clouds.yaml or OS_* is not keystone's ({_line(error)})",
+            stale="credentials",
         )
     return _http(status, _line(error), error.response.headers if error.response is not None else {})
 
@@ -149,14 +151,22 @@ def _keystone(error: keystone.HttpError) -> Trouble:
 def _no_such_service(error: Exception) -> Trouble:
     """Of a service that the cloud lacks, or of a cloud that clouds.yaml lacks; only one service can be done without."""
     setting = "setting `volume`" if "block-storage" in str(error) else "settings `cloud` and `region`"
-    return Trouble(Kind.PERMANENT, f"{setting}: {_line(error)}")
+    return Trouble(Kind.PERMANENT, f"{setting}: {_line(error)}", stale="credentials")
+
+
+_UNTRUSTED = re.compile(r"certificate verify failed|doesn't match|hostname mismatch", re.IGNORECASE)
+"""What is no use to try again; a handshake that broke is, as while what is in front of a service starts anew."""
 
 
 def _client(error: keystone.ClientException) -> Trouble:
     if isinstance(error, keystone.EndpointNotFound):
         return _no_such_service(error)
-    if isinstance(error, keystone.SSLError):
-        return Trouble(Kind.PERMANENT, f"`cacert` of clouds.yaml or OS_CACERT does not do: {_line(error)}")
+    if isinstance(error, keystone.SSLError) and _UNTRUSTED.search(str(error)):
+        return Trouble(
+            Kind.PERMANENT,
+            f"`cacert` of clouds.yaml or OS_CACERT does not do: {_line(error)}",
+            stale="credentials",
+        )
     if isinstance(
         error, keystone.ConnectFailure | keystone.ConnectionError | keystone.RetriableConnectionFailure
     ):
@@ -164,7 +174,11 @@ def _client(error: keystone.ClientException) -> Trouble:
         refused = "Connection refused" in str(error) or "Name or service not known" in str(error)
         return Trouble(Kind.PASSING, f"it did not answer: {_line(error)}", done_perhaps=not refused)
     if isinstance(error, keystone.auth_plugins.AuthPluginException | keystone.MissingAuthPlugin):
-        return Trouble(Kind.PERMANENT, f"the credentials of clouds.yaml or OS_* do not do: {_line(error)}")
+        return Trouble(
+            Kind.PERMANENT,
+            f"the credentials of clouds.yaml or OS_* do not do: {_line(error)}",
+            stale="credentials",
+        )
     return Trouble(Kind.PASSING, f"it did not answer as it should: {_line(error)}", done_perhaps=True)
 
 
@@ -215,7 +229,7 @@ def _not_found(said: str) -> Trouble:
 
 _REASON = re.compile(
     r"\[Errno -?\d+\] ([^'\")]+)|certificate verify failed[^'\")]*|Read timed out|Connection reset by peer"
-    r"|Remote end closed connection without response"
+    r"|Remote end closed connection without response|EOF occurred in violation of protocol"
 )
 """What went wrong, deep inside what urllib3 says."""
 

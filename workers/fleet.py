@@ -245,7 +245,8 @@ class Fleet:
         self.instances.pop(instance.boot, None)
         for leftover in instance.extras:
             self.extras.remove(leftover)
-        self._given_back()
+        # What never was, or went to ERROR, had taken nothing that somebody else could have now.
+        self._given_back(lifts=bool(instance.server_id) and instance.status != "ERROR")
 
     def _delete(self, server_id: str, instance: Instance | None, what: str = "") -> None:
         if server_id not in self._going:
@@ -280,9 +281,9 @@ class Fleet:
 
         ensureDeferred(self.cloud.delete(going.server_id)).addBoth(answered)
 
-    def _given_back(self) -> None:
-        """Let whoever waits look again: there is room for one more."""
-        if self._until_given_back:
+    def _given_back(self, *, lifts: bool) -> None:
+        """Let whoever waits look again: there is room for one more, and if it `lifts` a hold that waits for that, quota."""
+        if lifts and self._until_given_back:
             self.hold_until = 0.0
         self.cloud.forget_limits()
         self._changed()
@@ -436,7 +437,7 @@ class Fleet:
             self._finish(going.instance)
         else:
             log.msg(f"{going.what} ({going.server_id}) is gone")
-            self._given_back()
+            self._given_back(lifts=True)
 
     def _reap(self, server: Seen, why: str) -> None:
         self._reaped += 1

@@ -10,7 +10,7 @@ from buildbot.interfaces import (
     LatentWorkerFailedToSubstantiate,
 )
 from buildbot.process.build import Build
-from buildbot.process.results import CANCELLED, EXCEPTION, RETRY
+from buildbot.process.results import CANCELLED, EXCEPTION, RETRY, worst_status
 from buildbot.util import Notifier
 from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.latent import AbstractLatentWorker, States
@@ -30,11 +30,16 @@ ANSWER_SECONDS = 10.0
 """What a worker may take to end what it does for a build that is cancelled. Its machine goes anyway, and nothing of the build is kept."""
 
 
+_MACHINE_FAILED = "machine_failed"
+"""A property of builds that are tried again because of their machine, and not because the master ended."""
+
+
 class OneBuild(Build):
     """A build that ends with the reason why it got no machine, if that is why it ends."""
 
     no_machine = ""
     _parting: Any = None
+    _master_stops = False
 
     @async_to_deferred
     async def startBuild(self, workerforbuilder: Any) -> None:
@@ -54,6 +59,7 @@ class OneBuild(Build):
             return
         stopping = super().stopBuild(reason, results)
         if results == RETRY:
+            self._master_stops = True
             self._part()
         elif self._parting is None:
             self._parting = self.master.reactor.callLater(ANSWER_SECONDS, self._part)
@@ -63,11 +69,14 @@ class OneBuild(Build):
         if self.workerforbuilder is not None:
             self.workerforbuilder.worker.part()
 
-    def buildFinished(self, text: list[str], results: int) -> Any:
-        """Show the reason in place of Buildbot's words, which give none.
+    @async_to_deferred
+    async def buildFinished(self, text: list[str], results: int) -> None:
+        """Show the reason in place of Buildbot's words, which give none; note if it was the machine that failed.
 
         What was cancelled is not tried again, though its worker was lost before it had answered.
         """
+        # As from Buildbot's own first line on: nobody shall end it a second time meanwhile.
+        self.finished = True
         if self._parting is not None:
             if self._parting.active():
                 self._parting.cancel()
@@ -75,7 +84,11 @@ class OneBuild(Build):
                 text, results = ["cancelled", f"({self.stopped_reason})"], CANCELLED
         if self.no_machine and results in (EXCEPTION, RETRY):
             text = [self.no_machine]
-        return super().buildFinished(text, results)
+        if worst_status(self.results, results) == RETRY and not self._master_stops:
+            # Before the request is free for another build, which counts them.
+            self.setProperty(_MACHINE_FAILED, True, "machine")
+            await self.master.data.updates.setBuildProperties(self.buildid, self)
+        await super().buildFinished(text, results)
 
     @property
     def preparation_step(self) -> Any:
@@ -283,6 +296,8 @@ class OneBuildWorker(AbstractLatentWorker):
         if machine is not None:
             await machine.stop()
             log.msg(f"{self.name}: {machine.description} is ended")
+            # Whatever the build has left there, as a worker that was made to stand still, must not hold the slot.
+            self.part()
         if boot is not None:
             await boot.close()
         return True
@@ -313,11 +328,15 @@ class OneBuildWorker(AbstractLatentWorker):
         assert self.master is not None
         request_id = build.requests[0].id
         builds = await self.master.data.get(("buildrequests", request_id, "builds"))
-        failed = [one for one in builds if one["results"] == RETRY]
+        failed = [
+            one
+            for one in builds
+            if one["results"] == RETRY
+            and _MACHINE_FAILED in await self.master.data.get(("builds", one["buildid"], "properties"))
+        ]
         if len(failed) >= self._attempts:
-            build.no_machine = (
-                f"infrastructure failed {len(failed)} times in a row, at last: {failed[-1]['state_string']}"
-            )
+            times = "once" if len(failed) == 1 else f"{len(failed)} times"
+            build.no_machine = f"infrastructure failed {times}, at last: {failed[-1]['state_string']}"
             raise LatentWorkerCannotSubstantiate(build.no_machine)
 
 

@@ -62,6 +62,10 @@ class LocalProvider:
         self._settings = settings
         self._preparing = defer.DeferredLock()
 
+    def configure(self, settings: LocalSettings) -> None:
+        """Take new settings; what runs goes on as it was begun."""
+        self._settings = settings
+
     async def start(self, boot: Boot) -> Machine:
         """Start a worker in a place of its own; a root that is not there yet is made first."""
         settings = self._settings

@@ -22,7 +22,6 @@ from workers.provider import NoMachineEver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
 
     from master.model.targets import Target
     from workers.cloud_data import Image
@@ -91,14 +90,15 @@ class OpenStackMachine:
 class OpenStackProvider:
     """Makes servers; one object for the life of the master, which takes new settings."""
 
-    def __init__(self, settings: OpenStackSettings, dock: Dock, clouds_yaml: Path | None, clock: Any) -> None:
+    def __init__(self, settings: OpenStackSettings, dock: Dock, clock: Any) -> None:
         """Take the settings; nothing is asked of any cloud before `recover`."""
         self.tag = f"buildpackages-{dock.master_id}"
         self.choose_image: Callable[[Fleet, Boot, str | NewestImage], Awaitable[tuple[Image, str]]]
         self.choose_image = base_image
         """Gives an image and a sentence about it; prepared images come in here."""
         self._clock = clock
-        self._clouds_yaml = clouds_yaml
+        self.closed = False
+        """Whether its time is over: it makes nothing any more."""
         self._running = False
         self._retired: list[Fleet] = []
         self._placement = Placement(settings, clock)
@@ -120,12 +120,13 @@ class OpenStackProvider:
         for one in settings.clouds:
             fleet = known.pop(one.title, None)
             if fleet is None:
-                cloud = Cloud(one, self._clouds_yaml, self.tag, self._clock)
+                cloud = Cloud(one, settings.clouds_yaml, self.tag, self._clock)
                 fleet = Fleet(cloud, self._clock, self._placement.changed, self._owned)
                 if self._running:
                     fleet.start()
-            elif fleet.cloud.settings != one:
-                fleet.cloud.configure(one)
+            else:
+                # Always: what clouds.yaml and the cloud say of a name may have changed as well.
+                fleet.cloud.configure(one, settings.clouds_yaml)
             fleets.append(fleet)
         self._retired = list(known.values())
         self._placement.settings = settings
@@ -151,6 +152,7 @@ class OpenStackProvider:
 
     async def close(self, seconds: float) -> None:
         """Ask for the end of every server at once, and see it where it comes soon."""
+        self.closed = True
         self._stock.stop()
         fleets = [*self.fleets, *self._retired]
         await DeferredList([ensureDeferred(fleet.close(seconds)) for fleet in fleets], consumeErrors=True)
@@ -167,7 +169,8 @@ class OpenStackProvider:
         tries = Tries(waiting_since=self._clock.seconds())
         special = boot.good or boot.least or boot.asked("only_image") or boot.asked("only_cloud")
         while True:
-            warm = None if special else self._stock.take(boot.target)
+            full = special or self._placement.asker_is_full(boot.asker)
+            warm = None if full else self._stock.take(boot.target)
             placed = None if warm else await self._placement.place(boot, tries)
             try:
                 if warm is not None:
@@ -285,10 +288,15 @@ class OpenStackProvider:
         deadline = self._clock.seconds() + self.dock.start_timeout
         look = 0
         while True:
-            status = await cloud.volume_status(volume_id)
+            try:
+                status = await cloud.volume_status(volume_id)
+            except Trouble as trouble:
+                if trouble.kind is not Kind.PASSING:
+                    raise
+                status = f"not to be seen ({trouble.sentence})"
             if status == "available":
                 return
-            if "error" in status or self._clock.seconds() > deadline:
+            if status.startswith("error") or self._clock.seconds() > deadline:
                 said = f"the boot volume {volume_id} is {status}, not available"
                 raise Trouble(Kind.PASSING, said, machine=True).in_cloud(cloud.title)
             look += 1

@@ -11,6 +11,8 @@ from twisted.python import log
 
 from workers.cloud_data import nth
 from workers.cloud_errors import Kind, Trouble
+from workers.instance import State
+from workers.prewarm import ASKER
 from workers.provider import NoMachineEver
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from master.model.targets import Target
     from workers.fleet import Fleet
+    from workers.instance import Instance
     from workers.openstack_settings import OpenStackSettings
     from workers.provider import Boot
     from workers.sizes import NovaFlavor
@@ -42,6 +45,8 @@ class Tries:
     """Clouds, and the settings that were looked up a second time."""
     quota_waits: int = 0
     waiting_since: float = 0.0
+    makes_room: Instance | None = None
+    """One that was only kept ready, and goes so that this build gets its place."""
 
 
 @dataclass(eq=False)
@@ -72,8 +77,8 @@ class Placement:
         self.fleets: list[Fleet] = []
         self.attempts = 1
         """How many machines may fail for one build."""
-        self.make_room: Callable[[Target], bool] = lambda _: False
-        """Ends a machine that is only kept ready, for another target; False if there is none."""
+        self.make_room: Callable[[Target, Sequence[Fleet]], Instance | None] = lambda *_: None
+        """Ends a machine in one of these clouds that is only kept ready, for another target; None if there is none."""
         self.more_can_start: Callable[[], None] = lambda: None
         self._clock = clock
         self._waiters: list[Waiter] = []
@@ -101,7 +106,7 @@ class Placement:
         return not self._limit_of(target, asker, entering=True) and any(
             fleet.cloud.settings.max_instances - fleet.count > held
             and fleet.cloud.settings.image(target) is not None
-            and fleet.hold_until <= self._clock.seconds()
+            and self._held(fleet) <= 0
             for fleet in self.fleets
         )
 
@@ -115,9 +120,15 @@ class Placement:
         of_asker = sum(one[1] == asker for one in held)
         if 0 < settings.max_instances_per_target <= of_target:
             return f"{of_target} of {settings.max_instances_per_target} instances that a target may have"
-        if 0 < settings.max_instances_per_asker <= of_asker:
+        # What is kept ready is nobody's until it is taken.
+        if asker != ASKER and 0 < settings.max_instances_per_asker <= of_asker:
             return f"{of_asker} of {settings.max_instances_per_asker} instances that {asker} may have"
         return ""
+
+    def asker_is_full(self, asker: str) -> bool:
+        """Whether somebody has as many instances as they may have, and so may take none that is kept ready."""
+        held = sum(one.asker == asker for fleet in self.fleets for one in fleet.instances.values())
+        return 0 < self.settings.max_instances_per_asker <= held
 
     def entered(self, request_id: int) -> None:
         """Take note that a build which was given a slot has begun to look for a machine."""
@@ -141,32 +152,37 @@ class Placement:
         usable = [fleet for fleet in usable if boot.asked("only_cloud") in ("", fleet.cloud.title)]
         if not usable:
             raise NoMachineEver("; ".join(tries.refused.values()) or "no cloud has an image for it")
-        rooms: list[Room] = []
+        rooms: list[tuple[Fleet, Room]] = []
         for fleet in sorted(usable, key=lambda one: one.cloud.title in tries.avoid):
             try:
                 room = await self.room(fleet, boot, tries)
             except Trouble as trouble:
                 await self.consider(boot, fleet, trouble, tries, pause=False)
-                room = Room(trouble.sentence, fleet.hold_until - self._clock.seconds())
+                room = Room(trouble.sentence, self._held(fleet))
             if room.flavor is not None:
                 return fleet, room.flavor
-            rooms.append(room)
+            rooms.append((fleet, room))
         if all(fleet.cloud.title in tries.refused for fleet in usable):
             return None
-        wait = min(max(room.seconds, 0.5) for room in rooms)
-        if any(room.full for room in rooms) and self.make_room(boot.target):
+        wait = min(max(room.seconds, 0.5) for _, room in rooms)
+        full = [fleet for fleet, room in rooms if room.full]
+        if full and (tries.makes_room is None or tries.makes_room.state is State.GONE):
+            tries.makes_room = self.make_room(boot.target, full)
+        if full and tries.makes_room is not None:
             wait = min(wait, 2.0)
-        await self._wait(boot, tries, "; ".join(dict.fromkeys(room.reason for room in rooms)), wait)
+        await self._wait(boot, tries, "; ".join(dict.fromkeys(room.reason for _, room in rooms)), wait)
         return None
 
     async def room(self, fleet: Fleet, boot: Boot, tries: Tries) -> Room:
         """Say whether there is room for one more in a cloud. After the last look at it nothing waits."""
         cloud = fleet.cloud
-        held = fleet.hold_until - self._clock.seconds()
-        if held > 0:
-            return Room(fleet.hold_reason, held)
+        if self._held(fleet) > 0:
+            return Room(fleet.hold_reason, self._held(fleet))
         flavor = await cloud.flavor(boot.good, boot.least)
         limits = await cloud.limits()
+        # Again: somebody else may have been refused meanwhile.
+        if self._held(fleet) > 0:
+            return Room(fleet.hold_reason, self._held(fleet))
         never = limits.never(flavor)
         if never:
             said = f"setting `nova_flavor` or sizes: {never}"
@@ -184,6 +200,10 @@ class Placement:
             what, _, rest = lacks.partition(",")
             return Room(f"{what} in cloud {cloud.title},{rest}", seconds, full=True)
         return Room("the master is stopping", seconds) if fleet.closing else Room("", 0.0, flavor)
+
+    def _held(self, fleet: Fleet) -> float:
+        """Give the seconds for which nothing new may be asked of a cloud; 0 or less if it may."""
+        return float(fleet.hold_until - self._clock.seconds())
 
     async def consider(
         self, boot: Boot, fleet: Fleet, trouble: Trouble, tries: Tries, *, pause: bool = True

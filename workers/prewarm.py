@@ -135,13 +135,13 @@ class Stock:
                 return machine
         return None
 
-    def give_up_one(self, target: Target) -> bool:
-        """End the youngest that is not for a target, for which a build waits; False if there is none."""
+    def give_up_one(self, target: Target, fleets: Sequence[Fleet]) -> Instance | None:
+        """End the youngest in these clouds that is not for a target, for which a build waits; None if there is none."""
         for machine in reversed(self.machines):
-            if machine.instance.target != target:
+            if machine.instance.target != target and machine.fleet in fleets:
                 self._end(machine, f"a build of {target} needs its place")
-                return True
-        return False
+                return machine.instance
+        return None
 
     def wanted(self, target: str) -> int:
         """How many there should be for a target at this hour."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from workers import sizes
 from workers.cloud_data import Image, Leftover, Limits, Seen, Wanted
@@ -78,6 +79,8 @@ class FakeCloud:
     volume: str = "available"
     closed: bool = False
     calls: int = 0
+    takes: float = 0.0
+    """Seconds from each call to its answer."""
 
     def __post_init__(self) -> None:
         """Begin with nothing wrong."""
@@ -139,8 +142,8 @@ class FakeCloud:
 
     # -- what Cloud does
 
-    def configure(self, settings: CloudSettings) -> None:
-        self.settings = settings
+    def configure(self, settings: CloudSettings, clouds_yaml: Any) -> None:
+        self.settings, self.clouds_yaml = settings, clouds_yaml
 
     def close(self) -> None:
         self.closed = True
@@ -243,6 +246,8 @@ class FakeCloud:
     async def _call(self, method: str, about: Any, do: Callable[[], Any]) -> Any:
         self.calls += 1
         self.asked.append(Asked(self.clock.seconds(), method, about))
+        if self.takes:
+            await deferLater(self.clock, self.takes)
         hung, done = self._hung.get(method, ([], False))
         if method in self._hung and not done:
             await self._wait(hung)

@@ -45,7 +45,7 @@ class Provided:
         monkeypatch.setattr(openstack, "time", SimpleNamespace(time=self.clock.seconds))
         monkeypatch.setattr(placement, "random", SimpleNamespace(uniform=lambda *_: 1.0))
         dock = Dock(self._render, "tests", start_timeout, attempts)
-        self.provider = OpenStackProvider(self.settings(*clouds, **settings), dock, None, self.clock)
+        self.provider = OpenStackProvider(self.settings(*clouds, **settings), dock, self.clock)
         self.dock = dock
 
     @staticmethod

@@ -447,17 +447,20 @@ def test_what_is_stale_is_looked_up_again(playing: Playing) -> None:
     assert playing.run(use) == [image(1)["id"], image(2)["id"]]
 
 
-def test_new_settings_are_looked_up_anew(playing: Playing) -> None:
-    """Settings that change forget what the old ones named, and clouds.yaml is read again."""
+def test_new_settings_are_looked_up_anew(playing: Playing, tmp_path: Path) -> None:
+    """Settings that change forget what the old ones named, and the clouds.yaml that they name is read."""
+    (tmp_path / "other").mkdir()
     playing.api.on("GET", "/compute/v2.1/flavors/detail", Answer(200, FLAVORS))
 
     async def use(cloud: Cloud) -> None:
         await cloud.flavor()
-        cloud.configure(cloud.settings)
+        other = playing.api.clouds_yaml(tmp_path / "other", auth={"password": "of the other file"})
+        cloud.configure(cloud.settings, other)
         await cloud.flavor()
 
     playing.run(use)
     assert len(playing.api.asked("GET", "/compute/v2.1/flavors/detail")) == 2
+    assert playing.api.passwords[-1] == "of the other file"
 
 
 def test_credentials_that_were_mended_are_read(playing: Playing, tmp_path: Path) -> None:

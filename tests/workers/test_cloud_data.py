@@ -56,6 +56,19 @@ def test_who_asked_first_may_go() -> None:
     assert second == ["answer"]
 
 
+def test_what_is_forgotten_while_it_is_asked_for_is_not_kept() -> None:
+    """The answer to a question from before does for those who asked, and the next one asks again."""
+    here = Here()
+    found = here.get()
+    here.kept.forget()
+    here.asked[0].callback("from before")
+    assert found == ["from before"]
+    here.get()
+    assert len(here.asked) == 2
+    here.asked[1].callback("answer")
+    assert here.get() == ["answer"]
+
+
 AWAY = Trouble(Kind.PASSING, "it did not answer")
 REFUSED = Trouble(Kind.PERMANENT, "the credentials are refused")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +16,7 @@ from twisted.internet.defer import CancelledError
 from tests.fakes.openstack_api import Answer, OpenStackApi, api
 from workers import cloud_errors
 from workers.cloud_errors import Kind, Trouble
+from workers.tls import self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -304,6 +308,56 @@ def test_no_way_to_log_in_is_said(tmp_path: Path) -> None:
         PERMANENT,
         "the credentials of clouds.yaml or OS_* do not do: The plugin magic could not be found",
     )
+
+
+@contextmanager
+def answering_tls(answer: Callable[[socket.socket], object]) -> Iterator[str]:
+    """Give the URL of something that takes each connection and does this with it."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                answer(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{listening.getsockname()[1]}/v3"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_a_handshake_that_breaks_passes(tmp_path: Path) -> None:
+    """What stands before a service, and starts anew, closes connections in mid-handshake: that is no wrong CA."""
+    with api() as played, answering_tls(lambda connection: connection.recv(65536)) as url:
+        sdk = connected(played.clouds_yaml(tmp_path, auth={"auth_url": url}))
+        trouble = trouble_of(lambda: list(sdk.compute.servers()))
+    assert (trouble.kind, trouble.done_perhaps, trouble.stale) == (PASSING, True, "")
+    assert trouble.sentence == f"it did not answer: {url}/auth/tokens: EOF occurred in violation of protocol"
+
+
+def test_a_certificate_that_is_not_trusted_ends_a_request(tmp_path: Path) -> None:
+    """No try will make it good; the setting is named, and what clouds.yaml says is read again at the next request."""
+    made = self_signed(tmp_path, ["127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+
+    def shake(connection: socket.socket) -> None:
+        with suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True) as wrapped:
+            wrapped.recv(1)
+
+    with api() as played, answering_tls(shake) as url:
+        sdk = connected(played.clouds_yaml(tmp_path, auth={"auth_url": url}))
+        trouble = trouble_of(lambda: list(sdk.compute.servers()))
+    assert (trouble.kind, trouble.stale) == (PERMANENT, "credentials")
+    assert trouble.sentence.startswith("`cacert` of clouds.yaml or OS_CACERT does not do: ")
+    assert "certificate verify failed" in trouble.sentence
 
 
 def test_a_name_that_is_not_there_has_no_status(cloud: tuple[OpenStackApi, Connection]) -> None:

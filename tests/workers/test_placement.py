@@ -492,6 +492,33 @@ def test_no_valid_host_anywhere_ends_the_request_at_last(provided: Callable[...,
     ):
         done(starting)
     assert here.cloud.ours == []
+    first, second, third = here.cloud.times("create")
+    assert second - first > 4
+    assert third - second > 9
+
+
+def test_a_refusal_that_no_quota_tells_of_is_waited_for(provided: Callable[..., Provided]) -> None:
+    """What nova refuses though its limits show room is asked for ever more seldom, however many builds wait for it."""
+    here = provided().started()
+    here.cloud.takes = 0.1
+    here.cloud.fail("create", FULL, times=1000)
+    for _ in range(3):
+        here.start(FakeBoot())
+    here.pass_seconds(120)
+    assert 3 < here.cloud.count("create") < 15
+
+
+def test_what_was_refused_while_another_looked_holds_for_both(provided: Callable[..., Provided]) -> None:
+    """A build that was reading the quota when another one was refused waits as that one does."""
+    here = provided().started()
+    here.cloud.hang("limits")
+    boots = [FakeBoot(), FakeBoot()]
+    for boot in boots:
+        here.start(boot)
+    here.cloud.fail("create", FULL, times=1000)
+    here.cloud.release("limits")
+    here.pass_seconds(3)
+    assert here.cloud.count("create") == 1
 
 
 def test_a_build_may_ask_for_a_cloud(provided: Callable[..., Provided]) -> None:
@@ -765,6 +792,18 @@ def test_a_boot_volume_is_waited_for_and_removed(provided: Callable[..., Provide
     assert volume in here.cloud.extras
     here.pass_seconds(1)
     assert here.cloud.extras == {}
+
+
+def test_a_look_at_a_boot_volume_may_fail(provided: Callable[..., Provided]) -> None:
+    """A service that is in trouble for a moment costs no volume."""
+    here = provided({"volume": BootVolume(size=50)}).started()
+    here.cloud.fail("volume_status", Trouble(Kind.PASSING, "it is in trouble (503: x)"), times=2)
+    boot = FakeBoot()
+    starting = here.start(boot)
+    here.pass_seconds(20)
+    boot.attach()
+    done(starting)
+    assert here.cloud.count("create_volume") == 1
 
 
 def test_a_boot_volume_that_fails_is_a_failed_machine(provided: Callable[..., Provided]) -> None:

@@ -320,6 +320,53 @@ def test_one_for_another_target_makes_room_for_a_build(provided: Callable[..., P
     assert [here.cloud.there[one].seen.metadata["target"] for one in here.cloud.ours] == [str(RPM)]
 
 
+def test_one_build_takes_one_place(provided: Callable[..., Provided]) -> None:
+    """However long nova takes to end a machine that was kept ready, the build that waits for its place has no other one ended."""
+    here = provided({"max_instances": 3}, prewarm=(kept(count=3),)).started()
+    here.pass_seconds(31)
+    assert len(tokens(here)) == 3
+    for token in tokens(here):
+        asks(here, token)
+    here.cloud.hang("delete")
+    starting = here.start(FakeBoot(RPM))
+    here.pass_seconds(15)
+    assert here.cloud.count("delete") == 1
+    here.cloud.release("delete")
+    here.pass_seconds(5)
+    assert here.cloud.count("create") == 4
+    assert not starting.called
+
+
+def test_a_place_is_made_where_there_is_none(provided: Callable[..., Provided]) -> None:
+    """A machine that is kept ready in a cloud which the build may not have is left."""
+    here = provided(
+        {"cloud": "one", "images": {str(DEB): "builder"}},
+        {"cloud": "two", "max_instances": 1},
+        prewarm=(kept(),),
+    ).started()
+    asks(here, tokens(here)[0])
+    here.running(FakeBoot(RPM))
+    here.start(FakeBoot(RPM))
+    here.pass_seconds(15)
+    assert len(here.clouds["one"].ours) == 1
+
+
+def test_whose_limit_is_reached_takes_none(provided: Callable[..., Provided]) -> None:
+    """What is kept ready is for those who may have one more; and it is nobody's until it is taken."""
+    here = provided({"max_instances": 9}, prewarm=(kept(count=2),), max_instances_per_asker=1).started()
+    here.pass_seconds(16)
+    assert here.cloud.count("create") == 2
+    for token in tokens(here):
+        asks(here, token)
+    here.running()
+    boot = FakeBoot()
+    here.start(boot)
+    assert boot.told == ["1 of 1 instances that alice may have; next try in 5 s"]
+    other = FakeBoot(asker="bob")
+    here.start(other)
+    assert other.told[0].endswith("kept ready")
+
+
 def test_a_build_waits_for_one_that_will_be_ready_for_it(provided: Callable[..., Provided]) -> None:
     """With no room besides, the build takes the machine that is being made ready for its own target."""
     here = provided({"max_instances": 1}, prewarm=(kept(),)).started()

@@ -58,7 +58,7 @@ class Trial:
             start_timeout=in_force.start_timeout,
             attempts=1,
         )
-        self._provider = OpenStackProvider(openstack, dock, openstack.clouds_yaml, reactor)
+        self._provider = OpenStackProvider(openstack, dock, reactor)
         self._cloud = self._provider.fleets[0].cloud
         self._target = target
         self._ports: list[Any] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workers.openstack_settings import CloudSettings
     from workers.sizes import NovaFlavor
 
-TAGS_SINCE = (2, 52)
+NEEDED = (2, 60)
 """The microversion of nova from which on tags are in the create call itself."""
 _SOON_DAYS = 14
 _SKEW = (10, 120)
@@ -164,10 +164,12 @@ def services(
 def nova(newest: tuple[int, int] | None) -> list[Finding]:
     """Judge nova's newest microversion: without tags in the create call, servers could leak."""
     shown = "{}.{}".format(*newest) if newest else "none"
-    if newest is None or newest < TAGS_SINCE:
-        said = f"its newest microversion is {shown}; 2.52 (Pike) is needed: setting `cloud`, use another one"
+    if newest is None or newest < NEEDED:
+        said = (
+            f"its newest microversion is {shown}; 2.60 (Queens) is needed: setting `cloud`, use another one"
+        )
         return [fail("nova", said)]
-    return [ok("nova", f"microversion {shown}, of which 2.52 is needed")]
+    return [ok("nova", f"microversion {shown}, of which 2.60 is needed")]
 
 
 def clock(skew: float) -> list[Finding]:
