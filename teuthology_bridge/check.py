@@ -137,13 +137,13 @@ def token_is_good(settings: Settings, master: Finding) -> Finding:
     if master.state != "ok":
         return Finding("token", "unknown", "the master does not answer, so nobody can say")
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "renew", "params": {"job": ""}}).encode()
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {settings.token}"}
     try:
         reply = wire.exchange(
             "POST",
             f"{settings.url}api/v2/packages/0",
             timeout=settings.look_timeout,
-            headers=headers,
+            headers={"Content-Type": "application/json"},
+            authorization=settings.authorization,
             body=body,
         )
     except wire.NoAnswer as error:

@@ -42,6 +42,11 @@ class BuildpackagesError(Exception):
         where = f"; see {build_url}" if build_url and build_url not in self.sentence else ""
         super().__init__(f"{package_key}: {self.sentence}{where}" if package_key else self.sentence + where)
 
+    def bare(self) -> BuildpackagesError:
+        """Give it without the frames that it came through: teuthology sends their variables to Sentry, the token among them."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
+
     def fingerprint(self) -> list[str]:
         """Tell Sentry which failures are the same one."""
         return ["buildpackages", type(self).__name__, self.package_key or self.sentence]

@@ -177,10 +177,7 @@ class Master:
         self, path: str, method: str, params: Mapping[str, Any], timeout: float, waits: Waits | None
     ) -> wire.Reply:
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
-        headers = {"Content-Type": "application/json"}
-        if self._settings.token:
-            headers["Authorization"] = f"Bearer {self._settings.token}"
-        reply = self._exchange("POST", path, timeout=timeout, headers=headers, body=body, waits=waits)
+        reply = self._exchange("POST", path, timeout=timeout, body=body, waits=waits)
         if reply.status in (401, 403):
             raise WrongSettings(f"{self.name} refuses this user: {_refusal(reply)} ({self._whose()})")
         return reply
@@ -196,13 +193,21 @@ class Master:
         path: str,
         *,
         timeout: float,
-        headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         waits: Waits | None = None,
     ) -> wire.Reply:
         url = f"{self._settings.url}api/v2/{path}"
+        posts = body is not None
         try:
-            return wire.exchange(method, url, timeout=timeout, headers=headers, body=body, waits=waits)
+            return wire.exchange(
+                method,
+                url,
+                timeout=timeout,
+                headers={"Content-Type": "application/json"} if posts else None,
+                authorization=self._settings.authorization if posts else "",
+                body=body,
+                waits=waits,
+            )
         except wire.Untrusted as error:
             raise WrongSettings(f"{self.name}: {error}") from None
         except wire.NoAnswer as error:

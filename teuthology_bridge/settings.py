@@ -44,6 +44,11 @@ class Settings:
     warnings: tuple[str, ...] = ()
     """Sentences to log: nothing that stops the work."""
 
+    @property
+    def authorization(self) -> str:
+        """Give the header's value that tells the master who asks; empty without a token."""
+        return f"Bearer {self.token}" if self.token else ""
+
     @classmethod
     def load(cls, environment: Mapping[str, str], site: object = None, job: object = None) -> Settings:
         """Read all three places; WrongSettings names everything that is wrong at once."""

@@ -77,21 +77,13 @@ def task(ctx: Any, config: Any) -> None:
     except BuildpackagesError as error:
         if error.status == "dead":
             _die(ctx.summary)
-        raise
+        raise error.bare() from None
 
 
 def _ensure(ctx: Any, config: object) -> None:
     told = configuration(ctx.config, config)
-    site = _teuthology_config()
-    settings = Settings.load(os.environ, site.get(_NAME), told)
-    settings = replace(settings, job=job_name(ctx.config, ctx.archive))
-    for warning in settings.warnings:
-        log.warning("%s", warning)
+    settings = replace(_settings(told), job=job_name(ctx.config, ctx.archive))
     machines = sizes(told)
-    if False in (told.get("canonical_tags"), site.get("canonical_tags")):
-        log.info(
-            "canonical_tags: false changes nothing: versions always come from the canonical repository's tags"
-        )
     wanted = wants(
         ctx.config,
         os_type=ctx.os_type,
@@ -109,6 +101,19 @@ def _ensure(ctx: Any, config: object) -> None:
     for want, goal in goals.items():
         pin(ctx.config, want, found[goal].sha1)
     gitbuilder.point_teuthology_at(settings.packages_url)
+
+
+def _settings(told: Mapping[str, Any]) -> Settings:
+    """Read them, with what is to be said of them; where they come from stays here, as a report to Sentry would show it."""
+    site = _teuthology_config()
+    settings = Settings.load(os.environ, site.get(_NAME), told)
+    for warning in settings.warnings:
+        log.warning("%s", warning)
+    if False in (told.get("canonical_tags"), site.get("canonical_tags")):
+        log.info(
+            "canonical_tags: false changes nothing: versions always come from the canonical repository's tags"
+        )
+    return settings
 
 
 def _wait(ensure: Ensure, goals: list[Goal], summary: MutableMapping[str, Any]) -> dict[Goal, Outcome]:

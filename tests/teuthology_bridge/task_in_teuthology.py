@@ -16,6 +16,9 @@ hook.install()
 from teuthology.config import FakeNamespace  # noqa: E402
 from teuthology.config import config as site  # noqa: E402
 from teuthology.run_tasks import run_tasks  # noqa: E402
+from teuthology.util import sentry  # noqa: E402
+
+from tests.teuthology_bridge.frames import variables  # noqa: E402
 
 # By force, as teuthology has set it up already.
 logging.basicConfig(
@@ -42,8 +45,10 @@ ctx = FakeNamespace(
 )
 ctx.summary = {"owner": "somebody", "success": True}
 assert not hasattr(ctx, "cluster")
+reported = []
+sentry.report_error = lambda config, error, task: reported.extend(variables(error))
 # So it ends when what failed had something to unwind.
 with suppress(SystemExit):
     run_tasks(tasks=[{"buildpackages": given.get("task")}], ctx=ctx)
 pointed = {name: site.get(name) for name in ("gitbuilder_host", "package_source", "use_shaman")}
-json.dump({"summary": ctx.summary, "config": config, "pointed": pointed}, sys.stdout)
+json.dump({"summary": ctx.summary, "config": config, "pointed": pointed, "reported": reported}, sys.stdout)

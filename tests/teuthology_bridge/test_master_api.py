@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from tests.teuthology_bridge.fake_master import KEY, OTHER, SHA1, TARGET, TOKEN, FakeMaster
+from tests.teuthology_bridge.frames import variables
 from tests.teuthology_bridge.peers import Peer, says
 from tests.teuthology_bridge.test_wire import secure
 from teuthology_bridge.errors import WrongJob, WrongSettings
 from teuthology_bridge.master_api import Answer, Away, Master, Status, Unknown, Waiter
 from teuthology_bridge.settings import Settings
+from teuthology_bridge.timed_socket import TimedSocket
 
 GIT = "https://example.org/ceph.git"
 
@@ -120,6 +122,23 @@ def test_a_token_that_is_not_good(fake: FakeMaster) -> None:
     )
     with pytest.raises(WrongSettings, match=r"\(no `token` is set for `buildpackages`\)$"):
         ask(master_of(fake, token=""))
+
+
+def test_an_interrupted_exchange_does_not_show_the_token(
+    fake: FakeMaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends an ask, no variable of its frames shows the token, but those that Sentry's client blots out."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TimedSocket, "recv_into", interrupt)
+    master = master_of(fake)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ask(master)
+    told = list(variables(caught.value))
+    assert any(line.startswith("exchange: url = ") for line in told)
+    assert [line for line in told if TOKEN in line] == []
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ class Left:
     summary: dict[str, Any]
     config: dict[str, Any]
     pointed: dict[str, Any]
+    reported: list[str]
+    """What a report to Sentry would show: the variables of all frames."""
     log: str
 
     @property
@@ -294,6 +296,28 @@ def test_what_is_wrong(
     assert left.summary["status"] == status
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"BUILDPACKAGES_URL": "http://127.0.0.1:9/", "BUILDPACKAGES_UNREACHABLE_LIMIT": "0.5"},
+        {"BUILDPACKAGES_LIMIT": "0.3"},
+        {"BUILDPACKAGES_LIMIT": "soon"},
+        {"BUILDPACKAGES_TOKEN": f"not-{TOKEN}"},
+    ],
+    ids=["away", "late", "wrong settings", "refused"],
+)
+def test_a_report_to_sentry_does_not_show_the_token(
+    fake: FakeMaster, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """teuthology sends the variables of all frames of what ended a job: the token is in none of them."""
+    fake.script = [BUILDING]
+    site = {"buildpackages": {"url": fake.url, "packages_url": fake.packages_url, "token": TOKEN}}
+    left = run(fake, tmp_path, {"install": {"branch": "main"}}, site=site, environment=environment)
+    assert left.summary["success"] is False
+    assert any(line.startswith("task: ctx = ") for line in left.reported)
+    assert [line for line in left.reported if TOKEN in line] == []
+
+
 # Killed
 
 
@@ -317,14 +341,18 @@ def test_teuthology_kill_withdraws(fake: FakeMaster, tmp_path: Path) -> None:
 
 
 def test_the_keyboard_withdraws(fake: FakeMaster, tmp_path: Path) -> None:
-    """An interrupt unwinds the job as ever, and withdraws on its way."""
+    """An interrupt unwinds the job as ever, and withdraws on its way; teuthology reports it, and the token is not shown."""
+    site = {"buildpackages": {"url": fake.url, "packages_url": fake.packages_url, "token": TOKEN}}
     fake.script = [BUILDING]
-    process = start(fake, tmp_path, {"config": {**JOB, "tasks": [{"install": {"branch": "main"}}]}})
+    process = start(fake, tmp_path, {"config": {**JOB, "tasks": [{"install": {"branch": "main"}}]}}, site)
     until_followed(fake, process)
     process.send_signal(signal.SIGINT)
     told, log = process.communicate()
     assert process.returncode == 0, log
-    assert json.loads(told)["summary"]["success"] is False
+    left = Left(**json.loads(told), log=log)
+    assert left.summary["success"] is False
+    assert any(line.startswith("_ensure: goals = ") for line in left.reported)
+    assert [line for line in left.reported if TOKEN in line] == []
     assert fake.requests[-1] == ("withdraw 1", {"job": "kim-2026/17"})
 
 
