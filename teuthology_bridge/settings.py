@@ -1,7 +1,8 @@
 """What an operator or a job may set: where the master is, and how long to wait.
 
 What the environment says (`BUILDPACKAGES_URL`) goes before the job (its task's configuration), and that
-before the site (`buildpackages:` in teuthology's own YAML).
+before the site (`buildpackages:` in teuthology's own YAML). Anybody may write a job: it gets the operator's
+token sent to no server but the operator's, and no file of the machine read.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ TASK_KEYS = ("good_machine", "min_machine", "canonical_tags")
 """What a job's configuration holds besides settings."""
 
 _PREFIX = "BUILDPACKAGES_"
+_JOBS = "the job's `buildpackages`"
 _SIZE = ("disk", "ram", "cpus")
 
 
@@ -53,16 +55,24 @@ class Settings:
     def load(cls, environment: Mapping[str, str], site: object = None, job: object = None) -> Settings:
         """Read all three places; WrongSettings names everything that is wrong at once."""
         reader = _Reader()
-        values: dict[str, Any] = {}
-        for told, where, texts in (
-            (site, "`buildpackages` in teuthology's configuration", False),
-            (job, "the job's `buildpackages`", False),
-            (_of_environment(environment, reader.warnings), "the environment", True),
-        ):
-            found = reader.read(told, where, texts=texts)
-            if told is job and isinstance(job, Mapping) and "token" in job:
-                reader.warnings.append(f"`token` in {where} is shown with the job: have a token_file instead")
-            values.update(found)
+        of_site = reader.read(site, "`buildpackages` in teuthology's configuration")
+        of_job = reader.read(job, _JOBS, files=False)
+        variables = _of_environment(environment, reader.warnings)
+        of_environment = reader.read(variables, "the environment", texts=True)
+        values = {**of_site, **of_job, **of_environment}
+        if "token" in of_job:
+            reader.warnings.append(
+                f"`token` in {_JOBS} is shown with the job: have a token_file in teuthology's configuration instead"
+            )
+        operators = {**of_site, **of_environment}.get("url", cls.url)
+        if "url" in of_job and _origin(values.get("url", operators)) != _origin(operators):
+            known = values.pop("token", "")
+            if "token" in of_job:
+                values["token"] = of_job["token"]
+            elif known:
+                reader.warnings.append(
+                    f"`url` in {_JOBS} is another server than {operators}: it is not sent the token for that one"
+                )
         # Only now: what a place that comes later sets anew is not looked at.
         if isinstance(values.get("token"), _TokenFile):
             values["token"] = reader.token(values["token"])
@@ -91,8 +101,8 @@ class _Reader:
         self.problems: list[str] = []
         self.warnings: list[str] = []
 
-    def read(self, told: object, where: str, *, texts: bool) -> dict[str, Any]:
-        """Give what one place sets, fit for Settings."""
+    def read(self, told: object, where: str, *, texts: bool = False, files: bool = True) -> dict[str, Any]:
+        """Give what one place sets, fit for Settings; some hold texts only, and some may name no files."""
         if told is None:
             return {}
         if not isinstance(told, Mapping):
@@ -105,6 +115,11 @@ class _Reader:
                 continue
             if key not in KEYS:
                 self.problems.append(f"{name} is unknown; there are {', '.join(sorted(KEYS))}")
+                continue
+            if key == "token_file" and not files:
+                self.problems.append(
+                    f"{name} is not read: a job may name no file of the machine that runs it"
+                )
                 continue
             try:
                 values[key] = _value(key, value, texts=texts)
@@ -207,6 +222,12 @@ def check_url(text: str) -> str:
     if parts.query or parts.fragment:
         raise ValueError(f"must be a URL without a query or a fragment, not {text!r}")
     return text if text.endswith("/") else f"{text}/"
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Give what makes two URLs the same server's."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
 
 
 def sizes(config: Mapping[str, Any]) -> dict[str, dict[str, int]]:

@@ -39,14 +39,15 @@ def task(ctx: Any, config: Any) -> None:
             branch: wip-something
         - buildpackages:
 
-    Where the master is, a site says once, in its ~/.teuthology.yaml, and a job may say it itself::
+    Where the master is, a site says once, in its ~/.teuthology.yaml::
 
         buildpackages:
           url: http://master.example.org:8010/
           packages_url: http://packages.example.org/
           token_file: /etc/teuthology/buildpackages.token
 
-    All that a job may say, besides::
+    A job may say it itself, but for token_file; its `token` is shown with the job, and another server
+    than the site's that it names is not sent the site's. All that a job may say, besides::
 
         - buildpackages:
             limit: 43200               # seconds for all of it

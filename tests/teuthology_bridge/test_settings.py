@@ -42,7 +42,7 @@ def test_who_wins() -> None:
 
 
 def test_a_token_file(tmp_path: Path) -> None:
-    """A token may stand in a file, and one given nearer wins over it, also as a file."""
+    """A token may stand in a file, and one of the environment wins over it, also as a file; a job may name none."""
     (tmp_path / "far").write_text("far\n")
     (tmp_path / "near").write_text("near\n")
     for path in tmp_path.iterdir():
@@ -50,7 +50,9 @@ def test_a_token_file(tmp_path: Path) -> None:
     site = {"token_file": str(tmp_path / "far")}
     assert Settings.load({}, site).token == "far"
     assert Settings.load({"BUILDPACKAGES_TOKEN_FILE": str(tmp_path / "near")}, site).token == "near"
-    assert Settings.load({}, {"token": "text"}, {"token_file": str(tmp_path / "near")}).token == "near"
+    assert refused(job={"token_file": str(tmp_path / "near")}) == (
+        "`token_file` in the job's `buildpackages` is not read: a job may name no file of the machine that runs it"
+    )
     assert Settings.load({}, site).warnings == ()
 
 
@@ -91,25 +93,67 @@ def test_a_token_is_never_shown(tmp_path: Path) -> None:
 def test_a_token_in_a_job() -> None:
     """A token in a job's configuration is used, and warned about, as teuthology shows whole jobs to everybody."""
     assert Settings.load({}, {"token": "secret"}).warnings == ()
-    assert Settings.load({}, None, {"token": "secret"}).warnings == (
-        "`token` in the job's `buildpackages` is shown with the job: have a token_file instead",
+    [warning] = Settings.load({}, None, {"token": "secret"}).warnings
+    assert warning == (
+        "`token` in the job's `buildpackages` is shown with the job: have a token_file in teuthology's"
+        " configuration instead"
     )
+
+
+SITE = {"url": "http://Site:80/a/", "token": "sites"}
+NOT_SENT = "`url` in the job's `buildpackages` is another server than http://Site:80/a/: it is not sent the token for that one"
+
+
+@pytest.mark.parametrize(
+    ("environment", "job", "token", "warned"),
+    [
+        ({}, {"url": "http://site/b/"}, "sites", ()),
+        ({}, {"limit": 1}, "sites", ()),
+        ({}, {"url": "http://other/a/"}, "", (NOT_SENT,)),
+        ({}, {"url": "https://site:80/a/"}, "", (NOT_SENT,)),
+        ({}, {"url": "http://site:8010/a/"}, "", (NOT_SENT,)),
+        ({"BUILDPACKAGES_TOKEN": "mine"}, {"url": "http://other/"}, "", (NOT_SENT,)),
+        (
+            {"BUILDPACKAGES_TOKEN": "mine", "BUILDPACKAGES_URL": "http://other/"},
+            {"url": "http://b/"},
+            "mine",
+            (),
+        ),
+        ({"BUILDPACKAGES_URL": "http://other/"}, {"url": "http://b/"}, "sites", ()),
+    ],
+    ids=repr,
+)
+def test_whose_token_goes_where(
+    environment: dict[str, str], job: dict[str, object], token: str, warned: tuple[str, ...]
+) -> None:
+    """A server that only a job names is not sent the operator's token, and that is said; the environment is the operator's."""
+    settings = Settings.load(environment, SITE, job)
+    assert (settings.token, settings.warnings) == (token, warned)
+
+
+def test_a_job_with_a_server_and_a_token_of_its_own(tmp_path: Path) -> None:
+    """A job's own token goes to the server that it names, whatever others there are, and theirs are not even read."""
+    job = {"url": "http://other/", "token": "jobs"}
+    site = {"token_file": str(tmp_path / "nowhere")}
+    assert Settings.load({}, SITE, job).token == "jobs"
+    assert Settings.load({"BUILDPACKAGES_TOKEN": "mine"}, site, job).token == "jobs"
+    assert Settings.load({}, site, {"url": "http://other/"}).token == ""
 
 
 def test_all_that_is_wrong_at_once() -> None:
     """Whoever has several mistakes sees them all, each with its place."""
     told = refused(
         {"BUILDPACKAGES_LIMIT": "soon"},
-        {"packages_url": "ftp://x/", "urll": "http://x/"},
-        {"limit": True, "token": "a", "token_file": "/nowhere/token"},
+        {"packages_url": "ftp://x/", "urll": "http://x/", "token": "a", "token_file": "/nowhere/token"},
+        {"limit": True},
     )
     assert told == (
         "`packages_url` in `buildpackages` in teuthology's configuration must be a URL as http://HOST:PORT/,"
         " not 'ftp://x/'; "
         "`urll` in `buildpackages` in teuthology's configuration is unknown; there are ask_timeout, limit,"
         " look_timeout, packages_url, token, token_file, unreachable_limit, url; "
+        "token and token_file are both given by `buildpackages` in teuthology's configuration: give one; "
         "`limit` in the job's `buildpackages` must be a number of seconds, not True; "
-        "token and token_file are both given by the job's `buildpackages`: give one; "
         "BUILDPACKAGES_LIMIT must be a number of seconds, not 'soon'"
     )
 
@@ -138,7 +182,7 @@ def test_all_that_is_wrong_at_once() -> None:
 )
 def test_what_is_no_value(key: str, value: object, why: str) -> None:
     """Each value that can't be is told with what it must be."""
-    assert why in refused(job={key: value})
+    assert why in refused(site={key: value})
 
 
 @pytest.mark.parametrize("told", [[], "x", 3])
