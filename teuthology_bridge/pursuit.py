@@ -261,7 +261,8 @@ class Pursuit:
             self._in_vain(shared.asking, str(away))
             return
         except errors.BuildpackagesError:
-            self._maybe_asked = False
+            # This one was not taken; one before, whose answer was lost, may have been.
+            self._maybe_asked = before
             raise
         shared.asking.answered()
         self._took(answer)

@@ -504,6 +504,21 @@ def test_an_ask_without_an_answer_is_withdrawn_as_well(fake: FakeMaster) -> None
     assert fake.order == ["ask", "ask", "withdraw 1"]
 
 
+def test_an_ask_that_is_refused_at_last_is_withdrawn_as_well(fake: FakeMaster) -> None:
+    """An ask that may have been taken is not forgotten when a later one is refused."""
+    real = fake._of_ask
+    answers = [(502, "<html>"), (403, {"error": {"message": "asking needs a user: log in"}})]
+
+    def take(params: dict[str, Any]) -> tuple[int, Any]:
+        taken = real(params)
+        return answers.pop(0) if answers else taken
+
+    fake._of_ask = take
+    with pytest.raises(WrongSettings):
+        Job(fake).run(goal(fake))
+    assert fake.order == ["ask", "ask", "ask", "withdraw 1"]
+
+
 # Whatever the network does
 
 
