@@ -16,7 +16,7 @@ from teuthology_bridge.ensure import Ensure, Goal
 from teuthology_bridge.errors import BuildpackagesError, WrongJob
 from teuthology_bridge.heartbeat import doing
 from teuthology_bridge.look import look
-from teuthology_bridge.master_api import Away, Master, Status, Unknown
+from teuthology_bridge.master_api import Away, Master, RepositoryAway, Status, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,6 +158,8 @@ def _ask(arguments: argparse.Namespace) -> int:
     master = Master(settings)
     try:
         answer = master.ask(arguments.target, kind, value, git_url, reason=_reason())
+    except RepositoryAway as error:
+        raise BuildpackagesError(str(error)) from None
     except Away as error:
         raise _away(master.name, error) from None
     where = f"{settings.packages_url}{arguments.target}/sha1/{answer.sha1}/"

@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from teuthology_bridge.errors import TimeLimit
-from teuthology_bridge.pursuit import Goal, Outcome, Pursuit, Surroundings
+from teuthology_bridge.pursuit import Goal, Outcome, Pursuit
+from teuthology_bridge.surroundings import Surroundings
 from teuthology_bridge.timed_socket import Waits
 
 if TYPE_CHECKING:

@@ -97,7 +97,7 @@ class Trouble(BuildpackagesError):
 
 
 class Unreachable(BuildpackagesError):
-    """The master or the package server was away for too long."""
+    """The master, the package server or a repository was away for too long."""
 
     def __init__(
         self, server: str, seconds: float, why: str, package_key: str, build_url: str | None

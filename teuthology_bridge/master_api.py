@@ -31,6 +31,12 @@ class Away(Exception):
     """Whether it may have done what it was asked for all the same."""
 
 
+class RepositoryAway(Away):
+    """The master answers, and the repository does not answer the master: nothing was taken."""
+
+    taken = False
+
+
 class Unknown(Exception):
     """The master answers, and does not know that buildrequest: its database is another one."""
 
@@ -111,7 +117,10 @@ class Master:
         timeout: float | None = None,
         waits: Waits | None = None,
     ) -> Answer:
-        """Ask for packages; nothing is built twice for it. WrongJob if there can't be such packages."""
+        """Ask for packages; nothing is built twice for it. WrongJob if there can't be such packages.
+
+        RepositoryAway if the repository can't be asked at the moment what the ref is at.
+        """
         params: dict[str, Any] = {
             "builderNames": [target],
             "sha1" if kind == "sha1" else "ref": value,
@@ -124,9 +133,8 @@ class Master:
         timeout = self._settings.ask_timeout if timeout is None else timeout
         reply = self._post("forceschedulers/packages", "force", params, timeout, waits)
         if reply.status == 400 and _passes(reply):
-            refused = Away(f"it says {_refusal(reply)}")
-            refused.taken = False
-            raise refused
+            self._met = True
+            raise RepositoryAway(f"{self.name} says {_refusal(reply)}")
         if reply.status == 400:
             raise WrongJob(f"{target}/{value} can't be asked for: {_refusal(reply)}")
         if reply.status != 200:
@@ -245,7 +253,7 @@ class Master:
 
 
 _PASSES = -32000
-"""The code of a refusal by the master that is of the moment, as when the repository with the ref is away."""
+"""The code of a refusal by the master that is of the moment: the repository with the ref is away."""
 
 
 def _passes(reply: wire.Reply) -> bool:

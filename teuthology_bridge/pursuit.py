@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Literal
 
 from teuthology_bridge import errors, wire
 from teuthology_bridge.aside import Aside
 from teuthology_bridge.heartbeat import Heartbeat, doing
 from teuthology_bridge.look import look
-from teuthology_bridge.master_api import Away, Master, Unknown
-from teuthology_bridge.patience import Patience
+from teuthology_bridge.master_api import Away, RepositoryAway, Unknown
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Mapping
 
     from teuthology_bridge.master_api import Answer, Status
-    from teuthology_bridge.settings import Settings
+    from teuthology_bridge.patience import Patience
+    from teuthology_bridge.surroundings import Surroundings
     from teuthology_bridge.timed_socket import Waits
 
 How = Literal["found", "built", "waited for"]
@@ -38,9 +36,6 @@ FORGOTTEN = 600.0
 
 ASKS = 4
 """So often at most the same packages are asked for, when masters forget what they were asked."""
-
-AT_ONCE = 8
-"""So many asks wait for the master's answer side by side: each may have to be resolved in a slow repository."""
 
 _MOMENT, _LONGEST_MOMENT = 0.01, 0.1
 """Seconds of waiting for an answer to an ask before the others have their turn: at first, and the most that this grows to."""
@@ -91,46 +86,6 @@ class Outcome:
         return self.how == "built"
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What all pursuits of a job share; clock and chance are told from outside."""
-
-    settings: Settings
-    master: Master
-    asking: Patience
-    """With the master."""
-    serving: Patience
-    """With the package server."""
-    log: logging.Logger
-    clock: Callable[[], float]
-    chance: Callable[[], float]
-    reason: str
-    room: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(AT_ONCE))
-    """For asks that wait for their answer."""
-
-    @classmethod
-    def of(
-        cls,
-        settings: Settings,
-        log: logging.Logger,
-        reason: str,
-        clock: Callable[[], float],
-        chance: Callable[[], float],
-    ) -> Surroundings:
-        """Give those of one job or one run: one master, and one patience with each server."""
-        master = Master(settings)
-        return cls(
-            settings=settings,
-            master=master,
-            asking=Patience(master.name, settings, log, clock, chance),
-            serving=Patience(f"the package server at {settings.packages_url}", settings, log, clock, chance),
-            log=log,
-            clock=clock,
-            chance=chance,
-            reason=reason,
-        )
-
-
 class Pursuit:
     """One goal on its way; `outcome` is set when it is reached, and an exception of `errors` ends it."""
 
@@ -159,6 +114,10 @@ class Pursuit:
         self._deadline = 0.0
 
     @property
+    def _repository(self) -> Patience:
+        return self._shared.repository(self.goal.git_url)
+
+    @property
     def build_url(self) -> str | None:
         """Give where the newest build can be seen, or else its request."""
         return (self.status.build_url or self.status.request_url or None) if self.status else None
@@ -169,7 +128,7 @@ class Pursuit:
         told = doing(self.status) if self.status else "the master has not been asked yet"
         if self._published is not None:
             told = "published, but not to be had from the package server"
-        for patience in (self._shared.asking, self._shared.serving):
+        for patience in self._shared.patiences:
             if patience.why:
                 told += f"; {patience.server} gives no answer ({patience.why})"
         return told
@@ -231,7 +190,7 @@ class Pursuit:
 
     def _ask(self) -> None:
         shared = self._shared
-        if self._held_up(shared.asking):
+        if self._held_up(shared.asking) or (not self._sha1 and self._held_up(self._repository)):
             return
         if not shared.room.acquire(blocking=False):
             self.due = shared.clock()
@@ -256,6 +215,11 @@ class Pursuit:
         self._step = self._ask
         try:
             answer = asked.result()
+        except RepositoryAway as away:
+            shared.asking.answered()
+            self._maybe_asked = before
+            self._in_vain(self._repository, str(away))
+            return
         except Away as away:
             self._maybe_asked = before or away.taken
             self._in_vain(shared.asking, str(away))
@@ -265,6 +229,8 @@ class Pursuit:
             self._maybe_asked = before
             raise
         shared.asking.answered()
+        if not self._sha1:
+            self._repository.answered()
         self._took(answer)
         if answer.published:
             self._step = self._confirm

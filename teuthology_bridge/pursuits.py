@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from teuthology_bridge import errors
 from teuthology_bridge.ensure import WITHDRAW
-from teuthology_bridge.pursuit import Goal, Pursuit, Surroundings
+from teuthology_bridge.pursuit import Goal, Pursuit
+from teuthology_bridge.surroundings import Surroundings
 from teuthology_bridge.table import Row
 
 if TYPE_CHECKING:
@@ -131,9 +132,7 @@ class Pursuits:
     def trouble(self) -> str:
         """Say which server gives no answer at present, and why; nothing if all do."""
         return "; ".join(
-            f"{one.server} gives no answer ({one.why})"
-            for one in (self._shared.asking, self._shared.serving)
-            if one.why
+            f"{one.server} gives no answer ({one.why})" for one in self._shared.patiences if one.why
         )
 
     def rows(self) -> list[Row]:

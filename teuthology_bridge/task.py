@@ -51,7 +51,7 @@ def task(ctx: Any, config: Any) -> None:
 
         - buildpackages:
             limit: 43200               # seconds for all of it
-            unreachable_limit: 1800    # seconds that a server may be away in one stretch
+            unreachable_limit: 1800    # seconds that a server or a repository may be away in one stretch
             look_timeout: 10           # seconds for a look
             ask_timeout: 60            # seconds for an ask, in which the master asks git
             good_machine:              # what the build gets where it can be had

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -367,6 +368,75 @@ def test_a_build_that_was_cancelled_while_nobody_could_say_that_he_waits(fake: F
     [outcome] = job.run(goal(fake))
     assert fake.order.count("ask") == 2
     assert outcome.package_key == KEY
+
+
+# A repository is away
+
+NO_GIT = (400, {"error": {"code": -32000, "message": {"git_url": f"{GIT} did not answer within 30 s"}}})
+
+
+def without_git(fake: FakeMaster, *urls: str) -> None:
+    """Have the master find these repositories away."""
+    real = fake._of_ask
+
+    def ask(params: dict[str, Any]) -> tuple[int, Any]:
+        if "ref" not in params or params["git_url"] not in urls:
+            return real(params)
+        fake.requests.append(("in vain", params))
+        return NO_GIT
+
+    fake._of_ask = ask
+
+
+def test_a_repository_that_stays_away(fake: FakeMaster, caplog: pytest.LogCaptureFixture) -> None:
+    """It is borne with as a server is, however well the master answers meanwhile, and named in the end."""
+    without_git(fake, GIT)
+    fake.script = [BUILDING]
+    job = Job(fake, unreachable_limit=600)
+    with pytest.raises(Unreachable) as caught:
+        job.run(goal(fake), goal(fake, "branch", "main"))
+    why = f"the master at {fake.url} says git_url: {GIT} did not answer within 30 s"
+    assert str(caught.value) == (
+        f"{TARGET}/main: the repository {GIT} gave no answer for 10 min, at last because: {why}"
+    )
+    assert 600 <= job.now < 615
+    assert len(fake.asked("in")) < 30
+    told = [message for message in caplog.messages if "answer" in message]
+    assert (
+        told[0] == f"the repository {GIT} gives no answer ({why}); it is tried again, for 10 min more at most"
+    )
+    assert len(told) <= 11
+
+
+def test_a_repository_that_comes_back(fake: FakeMaster, caplog: pytest.LogCaptureFixture) -> None:
+    """All whose refs are there wait for it together, others are not held up, and it is asked again when it is back."""
+    fake.refs["wip"] = MOVED
+    real = fake._of_ask
+    without_git(fake, GIT)
+    fake.script = [BUILDING] * 40 + [{"state": "published"}]
+    job = Job(fake)
+    job.at = {80: lambda: setattr(fake, "_of_ask", real)}
+    elsewhere = replace(goal(fake, "branch", "main", OTHER), git_url="https://else.example/ceph.git")
+    job.run(goal(fake, "branch", "main"), goal(fake, "branch", "wip"), elsewhere)
+    assert [(ask["ref"], ask["git_url"] == GIT) for ask in fake.asked()] == [
+        ("main", False),
+        ("main", True),
+        ("wip", True),
+    ]
+    assert len(fake.asked("in")) < 20
+    assert any(one.startswith(f"the repository {GIT} answers again, after 1 min") for one in caplog.messages)
+    assert not any(
+        "the master" in one.split(" gives no answer")[0]
+        for one in caplog.messages
+        if " gives no answer" in one
+    )
+
+
+def test_the_limit_while_a_repository_is_away(fake: FakeMaster) -> None:
+    """A limit that passes meanwhile tells which repository it is."""
+    without_git(fake, GIT)
+    with pytest.raises(TimeLimit, match=f"; the repository {GIT} gives no answer \\(the master at "):
+        Job(fake, limit=100).run(goal(fake, "branch", "main"))
 
 
 # The package server

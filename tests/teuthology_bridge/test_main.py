@@ -165,6 +165,13 @@ def test_the_master_is_away(master: FakeMaster, capsys: pytest.CaptureFixture[st
     master.start_again()
 
 
+def test_the_repository_is_away(master: FakeMaster, capsys: pytest.CaptureFixture[str]) -> None:
+    """That the repository does not answer the master is told as that: the master does."""
+    master.instead = lambda *_: (400, {"error": {"code": -32000, "message": {"git_url": "G did not answer"}}})
+    assert main(["ask", TARGET, "--ref", "reef"]) == 1
+    assert complained(capsys) == f"buildpackages: the master at {master.url} says git_url: G did not answer\n"
+
+
 def test_ask_and_wait(master: FakeMaster, tmp_path: Path) -> None:
     """With --wait the log goes to stderr, and stdout has the URL alone, for the next command."""
     master.script = [{"state": "building", "build": 1, "step": "make"}, {"state": "published", "build": 1}]

@@ -14,7 +14,7 @@ from tests.teuthology_bridge.frames import variables
 from tests.teuthology_bridge.peers import Peer, says
 from tests.teuthology_bridge.test_wire import secure
 from teuthology_bridge.errors import WrongJob, WrongSettings
-from teuthology_bridge.master_api import Answer, Away, Master, Status, Unknown, Waiter
+from teuthology_bridge.master_api import Answer, Away, Master, RepositoryAway, Status, Unknown, Waiter
 from teuthology_bridge.settings import Settings
 from teuthology_bridge.timed_socket import TimedSocket
 
@@ -104,8 +104,8 @@ def test_every_sentence_of_a_refusal(fake: FakeMaster, message: object, told: st
 def test_a_repository_that_is_away_passes(fake: FakeMaster) -> None:
     """A refusal of the moment is no job's fault: it is asked again, and nothing was taken."""
     fake.instead = lambda *_: (400, {"error": {"code": -32000, "message": {"git_url": "G did not answer"}}})
-    with pytest.raises(Away, match="^it says git_url: G did not answer$") as caught:
-        ask(master_of(fake))
+    with pytest.raises(RepositoryAway, match=r"^the master at \S+ says git_url: G did not answer$") as caught:
+        ask(master_of(fake), kind="branch", value="main")
     assert not caught.value.taken
 
 

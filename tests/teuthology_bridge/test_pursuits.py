@@ -13,9 +13,9 @@ import pytest
 from tests.teuthology_bridge.fake_master import MOVED, OTHER, SHA1, TARGET, TOKEN, FakeMaster
 from teuthology_bridge.errors import BuildpackagesError, WrongSettings
 from teuthology_bridge.needs import Need
-from teuthology_bridge.pursuit import AT_ONCE
 from teuthology_bridge.pursuits import Pursuits
 from teuthology_bridge.settings import Settings
+from teuthology_bridge.surroundings import AT_ONCE
 from teuthology_bridge.table import Row
 
 GIT = "https://example.org/ceph.git"
@@ -263,6 +263,21 @@ def test_a_master_that_starts_again_is_waited_for(fake: FakeMaster) -> None:
     assert troubles == [f"the master at {fake.url} gives no answer (Connection refused)"]
     assert run.pursuits.trouble == ""
     assert len(fake.asked()) == 2
+
+
+def test_a_repository_that_is_away_is_named(fake: FakeMaster) -> None:
+    """Whoever waits for a ref waits for its repository, and it is said which; commits are built meanwhile."""
+    fake.script = [BUILDING] * 8 + [DONE]
+    real, troubles = fake._of_ask, []
+    away = (400, {"error": {"code": -32000, "message": {"git_url": "no answer"}}})
+    fake._of_ask = lambda params: away if "ref" in params else real(params)
+    run = Run(fake, (TARGET, "branch", "next"), (TARGET, "sha1", SHA1))
+    run.at[20.0] = lambda: troubles.append(run.pursuits.trouble)
+    run.at[200.0] = lambda: setattr(fake, "_of_ask", real)
+    run.run()
+    assert set(run.states.values()) == {"published"}
+    why = f"the master at {fake.url} says git_url: no answer"
+    assert troubles == [f"the repository {GIT} gives no answer ({why})"]
 
 
 def test_a_master_that_stays_away_is_given_up(fake: FakeMaster) -> None:
