@@ -137,6 +137,10 @@ class WrongJob(BuildpackagesError):
     status = "fail"
 
 
+class RefUnknown(WrongJob):
+    """The repository has no such branch or tag."""
+
+
 def together(sentences: Sequence[str]) -> str:
     """Give all that is wrong at once, in one sentence."""
     return "; ".join(sentences)

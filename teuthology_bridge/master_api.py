@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from teuthology_bridge import wire
-from teuthology_bridge.errors import WrongJob, WrongSettings, one_line, together
+from teuthology_bridge.errors import RefUnknown, WrongJob, WrongSettings, one_line, together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +119,7 @@ class Master:
     ) -> Answer:
         """Ask for packages; nothing is built twice for it. WrongJob if there can't be such packages.
 
-        RepositoryAway if the repository can't be asked at the moment what the ref is at.
+        RefUnknown, which is one, if nothing but the ref is wrong; RepositoryAway if the repository can't be asked at the moment what the ref is at.
         """
         params: dict[str, Any] = {
             "builderNames": [target],
@@ -136,7 +136,8 @@ class Master:
             self._met = True
             raise RepositoryAway(f"{self.name} says {_refusal(reply)}")
         if reply.status == 400:
-            raise WrongJob(f"{target}/{value} can't be asked for: {_refusal(reply)}")
+            wrong = RefUnknown if _is_about_the_ref(reply) else WrongJob
+            raise wrong(f"{target}/{value} can't be asked for: {_refusal(reply)}")
         if reply.status != 200:
             self._strange(reply)
         answer = self._answer(reply, target, kind, value)
@@ -262,6 +263,16 @@ def _passes(reply: wire.Reply) -> bool:
     except Away:
         return False
     return isinstance(error, dict) and error.get("code") == _PASSES
+
+
+def _is_about_the_ref(reply: wire.Reply) -> bool:
+    """Whether nothing else of an ask is refused."""
+    try:
+        error = _json(reply).get("error")
+    except Away:
+        return False
+    message = error.get("message") if isinstance(error, dict) else None
+    return isinstance(message, dict) and list(message) == ["ref"]
 
 
 def _json(reply: wire.Reply) -> dict[str, Any]:

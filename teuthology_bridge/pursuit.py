@@ -97,6 +97,10 @@ class Pursuit:
         self.status: Status | None = None
         self.name = str(goal)
         self._shared = shared
+        self.git_url = goal.git_url
+        """Where the commit is: not where the goal says, if that lacks a tag."""
+        self._refused: errors.RefUnknown | None = None
+        """What was said of the goal's own repository then."""
         self._sha1 = goal.value if goal.kind == "sha1" else ""
         self._heartbeat = Heartbeat(self.name, self._began)
         self._step: Callable[[], None] = self._look if self._sha1 else self._ask
@@ -115,7 +119,7 @@ class Pursuit:
 
     @property
     def _repository(self) -> Patience:
-        return self._shared.repository(self.goal.git_url)
+        return self._shared.repository(self.git_url)
 
     @property
     def build_url(self) -> str | None:
@@ -224,10 +228,11 @@ class Pursuit:
             self._maybe_asked = before or away.taken
             self._in_vain(shared.asking, str(away))
             return
-        except errors.BuildpackagesError:
+        except errors.BuildpackagesError as error:
             # This one was not taken; one before, whose answer was lost, may have been.
             self._maybe_asked = before
-            raise
+            self._ask_elsewhere(error)
+            return
         shared.asking.answered()
         if not self._sha1:
             self._repository.answered()
@@ -240,6 +245,21 @@ class Pursuit:
             )
             self._step = self._follow
 
+    def _ask_elsewhere(self, error: errors.BuildpackagesError) -> None:
+        """Have a tag looked for where teuthology does: ceph-ci.git has no release's; else raise the error."""
+        goal, shared = self.goal, self._shared
+        if self._refused is not None and isinstance(error, errors.WrongJob):
+            raise errors.WrongJob(errors.together([self._refused.sentence, error.sentence]))
+        elsewhere = goal.git_url.replace("ceph-ci", "ceph")
+        if not isinstance(error, errors.RefUnknown) or goal.kind != "tag" or elsewhere == goal.git_url:
+            raise error
+        shared.asking.answered()
+        shared.log.info(
+            "%s: %s has no tag %s; it is looked for in %s", self.name, goal.git_url, goal.value, elsewhere
+        )
+        self._refused, self.git_url = error, elsewhere
+        self.due = shared.clock()
+
     def _do_ask(self, timeout: float, waits: Waits | None) -> Answer:
         goal, shared = self.goal, self._shared
         # Once a ref has been resolved it stays so, were it to move meanwhile.
@@ -248,7 +268,7 @@ class Pursuit:
             goal.target,
             kind,
             value,
-            goal.git_url,
+            self.git_url,
             reason=shared.reason,
             sizes=goal.sizes,
             timeout=timeout,

@@ -36,6 +36,7 @@ _ENDED = {
     errors.TimeLimit: "too late",
     errors.WrongSettings: "wrong settings",
     errors.WrongJob: "refused",
+    errors.RefUnknown: "refused",
 }
 
 
@@ -194,14 +195,14 @@ class Pursuits:
         if entry not in group:
             return
         if pursuit.name != str(pursuit.goal):
-            self._resolved(group, pursuit.name.rpartition("/")[2])
+            self._resolved(group, pursuit.name.rpartition("/")[2], pursuit.git_url)
         elif entry.error is not None:
             # It may have been its target: the next one asks.
             group.remove(entry)
             if group:
                 self._begin(group[0])
 
-    def _resolved(self, group: list[Entry], sha1: str) -> None:
+    def _resolved(self, group: list[Entry], sha1: str, git_url: str) -> None:
         del self._groups[(group[0].need.git_url, group[0].need.value)]
         for entry in group:
             key = f"{entry.need.target}/{sha1}"
@@ -211,7 +212,7 @@ class Pursuits:
                 twin.same += [entry.pursuit] if entry.pursuit else []
                 self.entries.remove(entry)
                 continue
-            entry.need = replace(entry.need, kind="sha1", value=sha1)
+            entry.need = replace(entry.need, kind="sha1", value=sha1, git_url=git_url)
             if entry.pursuit is None:
                 self._begin(entry)
 

@@ -370,6 +370,51 @@ def test_a_build_that_was_cancelled_while_nobody_could_say_that_he_waits(fake: F
     assert outcome.package_key == KEY
 
 
+# A release's tag
+
+CI = "https://example.org/ceph-ci.git"
+
+
+def with_tags(fake: FakeMaster, **tags: tuple[str, str]) -> None:
+    """Have each tag be in one repository only."""
+    real = fake._of_ask
+
+    def ask(params: dict[str, Any]) -> tuple[int, Any]:
+        where, sha1 = tags.get(params.get("ref", ""), ("", ""))
+        fake.refs = {params["ref"]: sha1} if params["git_url"] == where else {}
+        return real(params)
+
+    fake._of_ask = ask
+
+
+def test_a_release_is_looked_for_in_the_other_repository(
+    fake: FakeMaster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A tag that ceph-ci.git lacks is asked for in ceph.git, as teuthology does, and built from there; that is said."""
+    with_tags(fake, release=(GIT, SHA1))
+    fake.script = [BUILDING, {"state": "published"}]
+    [outcome] = Job(fake).run(replace(goal(fake, "tag", "release"), git_url=CI))
+    assert outcome.package_key == KEY
+    assert [ask["git_url"] for ask in fake.asked()] == [CI, GIT]
+    assert caplog.messages[0] == f"{TARGET}/release: {CI} has no tag release; it is looked for in {GIT}"
+
+
+def test_a_tag_that_neither_repository_has(fake: FakeMaster) -> None:
+    """Both repositories are named."""
+    with pytest.raises(WrongJob) as caught:
+        Job(fake).run(replace(goal(fake, "tag", "nosuch"), git_url=CI))
+    refused = f"{TARGET}/nosuch can't be asked for: ref: {{}} has no branch or tag 'nosuch'"
+    assert str(caught.value) == f"{refused.format(CI)}; {refused.format(GIT)}"
+
+
+@pytest.mark.parametrize(("kind", "git_url"), [("branch", CI), ("tag", GIT)])
+def test_what_is_looked_for_in_one_repository_only(fake: FakeMaster, kind: str, git_url: str) -> None:
+    """A branch is where the job's repository is, and another one than ceph-ci.git has its own tags."""
+    with pytest.raises(WrongJob, match="has no branch or tag 'nosuch'$"):
+        Job(fake).run(replace(goal(fake, kind, "nosuch"), git_url=git_url))
+    assert fake.order == ["ask"]
+
+
 # A repository is away
 
 NO_GIT = (400, {"error": {"code": -32000, "message": {"git_url": f"{GIT} did not answer within 30 s"}}})

@@ -13,7 +13,7 @@ from tests.teuthology_bridge.fake_master import KEY, OTHER, SHA1, TARGET, TOKEN,
 from tests.teuthology_bridge.frames import variables
 from tests.teuthology_bridge.peers import Peer, says
 from tests.teuthology_bridge.test_wire import secure
-from teuthology_bridge.errors import WrongJob, WrongSettings
+from teuthology_bridge.errors import RefUnknown, WrongJob, WrongSettings
 from teuthology_bridge.master_api import Answer, Away, Master, RepositoryAway, Status, Unknown, Waiter
 from teuthology_bridge.settings import Settings
 from teuthology_bridge.timed_socket import TimedSocket
@@ -82,6 +82,19 @@ def test_what_there_cannot_be(fake: FakeMaster) -> None:
     )
     with pytest.raises(WrongJob, match="can't be asked for: ref: .* has no branch or tag 'nosuch'$"):
         ask(master_of(fake), kind="branch", value="nosuch")
+
+
+@pytest.mark.parametrize(
+    ("message", "is_it"),
+    [({"ref": "a"}, True), ({"ref": "a", "sha1": "b"}, False), ({"git_url": "a"}, False), ("ref", False)],
+    ids=repr,
+)
+def test_a_ref_that_is_refused(fake: FakeMaster, message: object, is_it: bool) -> None:
+    """That nothing but the ref is wrong is told apart, as it may be right in another repository."""
+    fake.instead = lambda *_: (400, {"error": {"code": 1, "message": message}})
+    with pytest.raises(WrongJob) as caught:
+        ask(master_of(fake), kind="tag", value="v1")
+    assert isinstance(caught.value, RefUnknown) == is_it
 
 
 @pytest.mark.parametrize(

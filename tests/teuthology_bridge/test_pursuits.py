@@ -19,6 +19,7 @@ from teuthology_bridge.surroundings import AT_ONCE
 from teuthology_bridge.table import Row
 
 GIT = "https://example.org/ceph.git"
+CI = "https://example.org/ceph-ci.git"
 LOG = logging.getLogger("bridge")
 BUILDING = {"state": "building", "build": 1, "step": "compile", "percent": 10, "time_left": 100.0}
 DONE = {"state": "published", "step": "", "percent": 100, "time_left": None}
@@ -34,7 +35,9 @@ def fake() -> Iterator[FakeMaster]:
 class Run:
     """A run's pursuits, and what whoever watches has seen at which second."""
 
-    def __init__(self, fake: FakeMaster, *needs: tuple[str, str, str], **settings: Any) -> None:
+    def __init__(
+        self, fake: FakeMaster, *needs: tuple[str, str, str], git_url: str = GIT, **settings: Any
+    ) -> None:
         self.now = 0.0
         self.at: dict[float, Callable[[], None]] = {}
         self.seen: list[tuple[float, list[Row]]] = []
@@ -46,14 +49,14 @@ class Run:
             **settings,
         }
         self.pursuits = Pursuits(
-            [self._need(fake, *need) for need in needs], Settings(**given), LOG,
+            [self._need(fake, git_url, *need) for need in needs], Settings(**given), LOG,
             reason="why", clock=lambda: self.now, sleep=self._sleep, chance=lambda: 1.0,
         )  # fmt: skip
 
     @staticmethod
-    def _need(fake: FakeMaster, target: str, kind: str, value: str) -> Need:
+    def _need(fake: FakeMaster, git_url: str, target: str, kind: str, value: str) -> Need:
         return Need(
-            target, kind, value, GIT, lambda sha1: f"{fake.packages_url}{target}/sha1/{sha1}/",
+            target, kind, value, git_url, lambda sha1: f"{fake.packages_url}{target}/sha1/{sha1}/",
             jobs=[f"{kind} {value}"], refs=[] if kind == "sha1" else [value],
         )  # fmt: skip
 
@@ -263,6 +266,18 @@ def test_a_master_that_starts_again_is_waited_for(fake: FakeMaster) -> None:
     assert troubles == [f"the master at {fake.url} gives no answer (Connection refused)"]
     assert run.pursuits.trouble == ""
     assert len(fake.asked()) == 2
+
+
+def test_a_release_is_built_from_where_it_is_for_all(fake: FakeMaster) -> None:
+    """A tag that is found in another repository than the needs name is built from there for every target."""
+    real = fake._of_ask
+    fake.refs["release"] = SHA1
+    missing = (400, {"error": {"code": 1, "message": {"ref": "no tag"}}})
+    fake._of_ask = lambda params: real(params) if params["git_url"] == GIT else missing
+    run = Run(fake, (TARGET, "tag", "release"), (OTHER, "tag", "release"), git_url=CI)
+    run.run()
+    assert set(run.states.values()) == {"published"}
+    assert [ask["git_url"] for ask in fake.asked()] == [GIT, GIT]
 
 
 def test_a_repository_that_is_away_is_named(fake: FakeMaster) -> None:
