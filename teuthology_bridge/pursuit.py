@@ -181,6 +181,11 @@ class Pursuit:
         shared = self._shared
         try:
             version = look(self.goal.version_url(self._sha1), self._timeout(shared.settings.look_timeout))
+        except wire.Untrusted as error:
+            shared.warn_once(
+                f"{shared.serving.server}: {error}; what is built can't be seen there before that changes"
+            )
+            version = None
         except wire.NoAnswer as error:
             shared.log.warning(
                 "%s: %s can't be looked at: %s", self.name, shared.settings.packages_url, error
@@ -366,6 +371,12 @@ class Pursuit:
         url = self.goal.version_url(self._sha1)
         try:
             version = look(url, self._timeout(shared.settings.look_timeout))
+        except wire.Untrusted as error:
+            raise errors.WrongSettings(
+                f"{shared.master.name} has published it, and {shared.serving.server} can't be looked at: {error}",
+                package_key=self.name,
+                build_url=self.build_url,
+            ) from None
         except wire.NoAnswer as error:
             self._in_vain(shared.serving, str(error))
             return

@@ -37,11 +37,18 @@ class Surroundings:
     """For asks that wait for their answer."""
     repositories: dict[str, Patience] = field(default_factory=dict)
     """With each repository that the master is to resolve a ref in, by its URL."""
+    _warned: set[str] = field(default_factory=set)
 
     @property
     def patiences(self) -> list[Patience]:
         """Give those with whoever was asked for something."""
         return [self.asking, self.serving, *self.repositories.values()]
+
+    def warn_once(self, sentence: str) -> None:
+        """Log what is the same for all pursuits."""
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            self.log.warning("%s", sentence)
 
     def repository(self, git_url: str) -> Patience:
         """Give the patience with a repository, which is the same for all whose refs are there."""

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from tests.teuthology_bridge.fake_master import KEY, MOVED, OTHER, SHA1, TARGET, TOKEN, FakeMaster
 from tests.teuthology_bridge.peers import MUTE, STRANGE, Behave, Peer, says
+from tests.teuthology_bridge.test_wire import secure
 from teuthology_bridge import ensure
 from teuthology_bridge.ensure import Ensure, Goal, Outcome
 from teuthology_bridge.errors import (
@@ -523,6 +525,29 @@ def test_packages_that_come_a_little_late(fake: FakeMaster) -> None:
     job.at = {10: lambda: setattr(fake, "served", True)}
     [outcome] = job.run(goal(fake))
     assert outcome.how == "found"
+
+
+def test_a_package_server_that_is_not_trusted(
+    fake: FakeMaster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A certificate that is not trusted is told once before, and what is published then fails at once: waiting helps nobody."""
+    fake.published |= {KEY, f"{OTHER}/{SHA1}"}
+    with secure(tmp_path, says("200 OK", b"1.0\n")) as (peer, _):
+        job = Job(fake, packages_url=peer.url)
+        goals = [
+            Goal(one, "sha1", SHA1, GIT, lambda sha1: f"{peer.url}{sha1}/version") for one in (TARGET, OTHER)
+        ]
+        with pytest.raises(WrongSettings) as caught:
+            job.run(*goals)
+    why = f"the package server at {peer.url}"
+    untrusted = "its certificate is not trusted here: self-signed certificate"
+    assert str(caught.value) == (
+        f"{KEY}: the master at {fake.url} has published it, and {why} can't be looked at: {untrusted}"
+    )
+    assert job.now == 0
+    assert [one for one in caplog.messages if why in one] == [
+        f"{why}: {untrusted}; what is built can't be seen there before that changes"
+    ]
 
 
 def test_a_login_page_is_no_version(fake: FakeMaster) -> None:
