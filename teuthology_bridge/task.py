@@ -83,7 +83,9 @@ def task(ctx: Any, config: Any) -> None:
 
 def _ensure(ctx: Any, config: object) -> None:
     told = configuration(ctx.config, config)
-    settings = replace(_settings(told), job=job_name(ctx.config, ctx.archive))
+    run = run_name(ctx.config, ctx.archive)
+    # One waiter is one process: the same job run again must not withdraw for the one that still waits.
+    settings = replace(_settings(told), job=f"{run}@{socket.gethostname()}:{os.getpid()}")
     machines = sizes(told)
     wanted = wants(
         ctx.config,
@@ -97,7 +99,7 @@ def _ensure(ctx: Any, config: object) -> None:
     goals = {want: _goal(want, settings, ctx.config, machines) for want in wanted}
     for want, goal in goals.items():
         log.info("%s: wanted, %s%s", goal, want, f"; {want.assumed}" if want.assumed else "")
-    ensure = Ensure(settings, log, reason=f"teuthology job {settings.job}")
+    ensure = Ensure(settings, log, reason=f"teuthology job {run}")
     found = _wait(ensure, list(dict.fromkeys(goals.values())), ctx.summary)
     for want, goal in goals.items():
         pin(ctx.config, want, found[goal].sha1)
@@ -184,16 +186,16 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return both
 
 
-def job_name(job: Mapping[str, Any], archive: str | None) -> str:
-    """Give what the master calls this run: the scheduled job, or who runs it by hand and where."""
+def run_name(job: Mapping[str, Any], archive: str | None) -> str:
+    """Give what people call this run: the scheduled job, or who runs it by hand and into which archive."""
     if job.get("job_id"):
-        return one_line(f"{job.get('name')}/{job['job_id']}", 300)
+        return one_line(f"{job.get('name')}/{job['job_id']}", 200)
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
-    run = os.path.basename((archive or "").rstrip("/")) or str(os.getpid())
-    return one_line(f"{user}@{socket.gethostname()}/{run}", 300)
+    where = os.path.basename((archive or "").rstrip("/"))
+    return one_line(f"{user}/{where}" if where else user, 200)
 
 
 def git_url(job: Mapping[str, Any], project: str) -> str:

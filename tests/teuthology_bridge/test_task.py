@@ -21,7 +21,7 @@ import yaml
 from tests import teuthology_venv
 from tests.teuthology_bridge.fake_master import KEY, MOVED, OTHER, SHA1, TARGET, TOKEN, FakeMaster
 from teuthology_bridge.errors import WrongJob
-from teuthology_bridge.task import configuration, job_name
+from teuthology_bridge.task import configuration, run_name
 
 SCRIPT = Path(__file__).with_name("task_in_teuthology.py")
 CEPH = "https://github.com/ceph/ceph-ci.git"
@@ -108,12 +108,13 @@ def test_a_job_gets_its_packages(fake: FakeMaster, tmp_path: Path) -> None:
     fake.script = [BUILDING, {"state": "published"}]
     left = run(fake, tmp_path, {"install": {"branch": "main"}})
     [ask] = fake.asked()
+    assert re.fullmatch(rf"kim-2026/17@{re.escape(socket.gethostname())}:\d+", ask["job"])
     assert ask == {
         "builderNames": [TARGET],
         "ref": "main",
         "git_url": CEPH,
         "reason": "teuthology job kim-2026/17",
-        "job": "kim-2026/17",
+        "job": ask["job"],
     }
     assert left.summary["success"] is True
     [row] = left.summary["buildpackages"]
@@ -336,7 +337,7 @@ def test_teuthology_kill_withdraws(fake: FakeMaster, tmp_path: Path) -> None:
     process.terminate()
     _, log = process.communicate()
     assert process.returncode == -signal.SIGTERM
-    assert fake.requests[-1] == ("withdraw 1", {"job": "kim-2026/17"})
+    assert fake.requests[-1] == ("withdraw 1", {"job": f"kim-2026/17@{socket.gethostname()}:{process.pid}"})
     assert f"{KEY}: withdrawn; the build is cancelled" in log
 
 
@@ -353,7 +354,25 @@ def test_the_keyboard_withdraws(fake: FakeMaster, tmp_path: Path) -> None:
     assert left.summary["success"] is False
     assert any(line.startswith("_ensure: goals = ") for line in left.reported)
     assert [line for line in left.reported if TOKEN in line] == []
-    assert fake.requests[-1] == ("withdraw 1", {"job": "kim-2026/17"})
+    assert fake.requests[-1] == ("withdraw 1", {"job": f"kim-2026/17@{socket.gethostname()}:{process.pid}"})
+
+
+def test_the_same_job_twice_is_two_that_wait(fake: FakeMaster, tmp_path: Path) -> None:
+    """When one of two processes that run the same job is killed, the build goes on for the other."""
+    fake.script = [BUILDING]
+    given = {"config": {**JOB, "tasks": [{"install": {"branch": "main"}}]}}
+    processes = [start(fake, tmp_path, given) for _ in range(2)]
+    for process in processes:
+        while not any(ask["job"].endswith(f":{process.pid}") for ask in fake.asked()):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+    until_followed(fake, processes[0])
+    processes[0].terminate()
+    _, log = processes[0].communicate()
+    assert f"{KEY}: withdrawn; it goes on for lab (kim-2026/17@" in log
+    processes[1].terminate()
+    _, log = processes[1].communicate()
+    assert f"{KEY}: withdrawn; the build is cancelled" in log
 
 
 # Pure parts
@@ -372,9 +391,9 @@ def test_configurations_are_merged() -> None:
 
 
 def test_what_a_run_is_called() -> None:
-    """A scheduled job is called by run and id, another by who runs it, where, and its archive or process."""
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    assert job_name({"name": "kim-2026", "job_id": 17}, "/a/17") == "kim-2026/17"
-    assert job_name({"name": "kim-2026"}, "/home/kim/first/") == f"{who}/first"
-    assert job_name({}, None) == f"{who}/{os.getpid()}"
-    assert re.fullmatch(r"[^\n]{1,300}", job_name({"name": "a\n" * 500, "job_id": 1}, None))
+    """A scheduled job is called by run and id, another by who runs it, and its archive."""
+    who = getpass.getuser()
+    assert run_name({"name": "kim-2026", "job_id": 17}, "/a/17") == "kim-2026/17"
+    assert run_name({"name": "kim-2026"}, "/home/kim/first/") == f"{who}/first"
+    assert run_name({}, None) == who
+    assert re.fullmatch(r"[^\n]{1,200}", run_name({"name": "a\n" * 500, "job_id": 1}, None))
