@@ -89,14 +89,19 @@ class Teuthology:
         return git_url(config, project)
 
 
-def smallest(jobs: Iterable[Job], names: Names) -> tuple[list[Need], list[Problem]]:
-    """Give what is needed, in the order of the jobs, and what can't be; one job's mistakes are not another's."""
+def smallest(
+    jobs: Iterable[Job], names: Names, machines: Mapping[str, Mapping[str, int]] | None = None
+) -> tuple[list[Need], list[Problem]]:
+    """Give what is needed, in the order of the jobs, and what can't be; one job's mistakes are not another's.
+
+    The machines are the site's sizes, below those of the jobs.
+    """
     needs: dict[tuple[str, ...], Need] = {}
     problems: dict[str, list[str]] = {}
     defaults = names.default_versions()
     for job in jobs:
         try:
-            found = list(_of(job, names, defaults))
+            found = list(_of(job, names, defaults, machines))
         except WrongSettings:
             raise
         except BuildpackagesError as error:
@@ -111,9 +116,11 @@ def smallest(jobs: Iterable[Job], names: Names) -> tuple[list[Need], list[Proble
     return list(needs.values()), [Problem(_told(who), sentence) for sentence, who in problems.items()]
 
 
-def _of(job: Job, names: Names, defaults: Mapping[str, str]) -> Iterable[Need]:
+def _of(
+    job: Job, names: Names, defaults: Mapping[str, str], of_site: Mapping[str, Mapping[str, int]] | None
+) -> Iterable[Need]:
     task = next((one[_TASK] for one in job.config["tasks"] if isinstance(one, dict) and _TASK in one), None)
-    machines = sizes(configuration(job.config, task))
+    machines = sizes(configuration(job.config, task), of_site)
     for want in wants(job.config, os_type=None, os_version=None, defaults=defaults):
         yield Need(
             target=names.target_of(want),

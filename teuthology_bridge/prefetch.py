@@ -128,7 +128,7 @@ class _Prefetch:
         dry_run.look_for_teuthology()
         try:
             self._jobs = self._found()
-            needs, problems = smallest(self._jobs.jobs, Teuthology(settings.packages_url))
+            needs, problems = smallest(self._jobs.jobs, Teuthology(settings.packages_url), settings.machines)
         finally:
             self._display.end()
         self._problems = [*self._jobs.problems, *problems]

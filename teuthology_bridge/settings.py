@@ -17,7 +17,10 @@ from urllib.parse import urlsplit
 from teuthology_bridge.errors import WrongJob, WrongSettings, together
 
 TASK_KEYS = ("good_machine", "min_machine", "canonical_tags")
-"""What a job's configuration holds besides settings."""
+"""What a job's configuration holds besides settings, and a site's for all jobs."""
+
+_OTHERS = ("SETTINGS", "SCRATCH", "MIRROR", "LAB", "STAND_IN")
+"""Variables with our prefix that the master and its tests read."""
 
 _PREFIX = "BUILDPACKAGES_"
 _JOBS = "the job's `buildpackages`"
@@ -41,6 +44,8 @@ class Settings:
     """For a job's packages, from the first look to the end."""
     unreachable_limit: float = 1800.0
     """How long a server may be away in one stretch."""
+    machines: Mapping[str, Mapping[str, int]] = field(default_factory=dict, hash=False)
+    """The site's `good_machine` and `min_machine`, below the job's: see `sizes`."""
     job: str = ""
     """What the master calls this run of a program; it is no setting, but what the program puts here."""
     warnings: tuple[str, ...] = ()
@@ -60,6 +65,7 @@ class Settings:
         variables = _of_environment(environment, reader.warnings)
         of_environment = reader.read(variables, "the environment", texts=True)
         values = {**of_site, **of_job, **of_environment}
+        values["machines"] = _sizes(site, "`buildpackages` in teuthology's configuration", reader.problems)
         if "token" in of_job:
             reader.warnings.append(
                 f"`token` in {_JOBS} is shown with the job: have a token_file in teuthology's configuration instead"
@@ -82,7 +88,7 @@ class Settings:
 
 
 KEYS = (
-    *(one.name for one in fields(Settings) if one.name not in ("job", "warnings")),
+    *(one.name for one in fields(Settings) if one.name not in ("machines", "job", "warnings")),
     "token_file",
 )
 
@@ -160,6 +166,8 @@ def _of_environment(environment: Mapping[str, str], warnings: list[str]) -> dict
         key = name.removeprefix(_PREFIX).lower()
         if not name.startswith(_PREFIX) or not value.strip():
             continue
+        if name.removeprefix(_PREFIX) in _OTHERS:
+            continue
         if key in KEYS:
             found[key] = value.strip()
         else:
@@ -230,27 +238,38 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
 
 
-def sizes(config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Give the job's `good_machine` and `min_machine`, as far as there are any; WrongJob names all that is wrong."""
+def sizes(
+    config: Mapping[str, Any], machines: Mapping[str, Mapping[str, int]] | None = None
+) -> dict[str, dict[str, int]]:
+    """Give the job's `good_machine` and `min_machine` over the site's, part by part; WrongJob names all that is wrong."""
+    problems: list[str] = []
+    found = {name: dict(size) for name, size in (machines or {}).items()}
+    for name, size in _sizes(config, _JOBS, problems).items():
+        found[name] = found.get(name, {}) | size
+    if problems:
+        raise WrongJob(together(problems))
+    return found
+
+
+def _sizes(config: object, where: str, problems: list[str]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    problems = []
     for name in ("good_machine", "min_machine"):
-        value = config.get(name)
+        value = config.get(name) if isinstance(config, Mapping) else None
         if value is None:
             continue
         if not isinstance(value, Mapping):
-            problems.append(f"`{name}` must be a mapping of {', '.join(_SIZE)}, not {value!r}")
+            problems.append(f"`{name}` in {where} must be a mapping of {', '.join(_SIZE)}, not {value!r}")
             continue
         found[name] = {}
         for part, number in value.items():
             if part not in _SIZE:
-                problems.append(f"`{name}` has no `{part}`; there are disk (GB), ram (MB) and cpus")
+                problems.append(
+                    f"`{name}` in {where} has no `{part}`; there are disk (GB), ram (MB) and cpus"
+                )
             elif isinstance(number, bool) or not isinstance(number, int | float) or not _whole(number):
-                problems.append(f"`{part}` in `{name}` must be a whole number, not {number!r}")
+                problems.append(f"`{part}` of `{name}` in {where} must be a whole number, not {number!r}")
             else:
                 found[name][str(part)] = int(number)
-    if problems:
-        raise WrongJob(f"the job's `buildpackages`: {together(problems)}")
     return found
 
 

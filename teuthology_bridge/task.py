@@ -86,7 +86,7 @@ def _ensure(ctx: Any, config: object) -> None:
     run = run_name(ctx.config, ctx.archive)
     # One waiter is one process: the same job run again must not withdraw for the one that still waits.
     settings = replace(_settings(told), job=f"{run}@{socket.gethostname()}:{os.getpid()}")
-    machines = sizes(told)
+    machines = sizes(told, settings.machines)
     wanted = wants(
         ctx.config,
         os_type=ctx.os_type,
@@ -112,7 +112,7 @@ def _settings(told: Mapping[str, Any]) -> Settings:
     settings = Settings.load(os.environ, site.get(_NAME), told)
     for warning in settings.warnings:
         log.warning("%s", warning)
-    if False in (told.get("canonical_tags"), site.get("canonical_tags")):
+    if False in (one.get("canonical_tags") for one in (told, site, site.get(_NAME) or {})):
         log.info(
             "canonical_tags: false changes nothing: versions always come from the canonical repository's tags"
         )

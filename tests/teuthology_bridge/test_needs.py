@@ -114,6 +114,17 @@ def test_a_machine_does_for_all_jobs() -> None:
     ]
 
 
+def test_a_site_has_sizes_for_all_jobs() -> None:
+    """The site's sizes are below those of each job."""
+    sized = {"buildpackages": {"min_machine": {"ram": 4000}}}
+    jobs = [job("a", {"install": {"sha1": SHA1}}, sized), job("b", {"install": {"sha1": MOVED}})]
+    needs, _ = smallest(jobs, Names(), {"min_machine": {"ram": 8000, "cpus": 4}})
+    assert [need.sizes["min_machine"] for need in needs] == [
+        {"ram": 4000, "cpus": 4},
+        {"ram": 8000, "cpus": 4},
+    ]
+
+
 def test_one_jobs_mistake_is_not_anothers() -> None:
     """What is wrong with jobs is said once for all that have it; the others' packages are needed all the same."""
     number = {"install": {"sha1": 12345678}}
@@ -133,7 +144,7 @@ def test_one_jobs_mistake_is_not_anothers() -> None:
     assert first.startswith("a and 2 others: sha1 12345678 of tasks[0]: install")
     assert second == "d: os_version 4.10 of ubuntu is unknown to teuthology"
     assert third.startswith("e: ")
-    assert "`ram` in `min_machine` must be a whole number" in third
+    assert "`ram` of `min_machine` in the job's `buildpackages` must be a whole number" in third
 
 
 def test_jobs_that_install_nothing_need_nothing() -> None:

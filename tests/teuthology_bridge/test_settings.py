@@ -199,6 +199,12 @@ def test_a_variable_that_means_nothing() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["SETTINGS", "SCRATCH", "MIRROR", "LAB", "STAND_IN"])
+def test_a_variable_of_the_master(name: str) -> None:
+    """What the master and its tests read is no mistake where both run."""
+    assert Settings.load({f"BUILDPACKAGES_{name}": "x"}) == Settings()
+
+
 def test_the_run_of_a_program_is_no_setting() -> None:
     """What the master calls this run can't be set, so that no two runs are taken for one."""
     assert "`job` in the job's `buildpackages` is unknown" in refused(job={"job": "mine"})
@@ -229,9 +235,24 @@ def test_sizes_that_are_none() -> None:
     with pytest.raises(WrongJob) as caught:
         sizes({"good_machine": [4], "min_machine": {"disk": "40", "ram": -1, "cpus": True, "gpus": 1}})
     assert str(caught.value) == (
-        "the job's `buildpackages`: `good_machine` must be a mapping of disk, ram, cpus, not [4];"
-        " `disk` in `min_machine` must be a whole number, not '40';"
-        " `ram` in `min_machine` must be a whole number, not -1;"
-        " `cpus` in `min_machine` must be a whole number, not True;"
-        " `min_machine` has no `gpus`; there are disk (GB), ram (MB) and cpus"
+        "`good_machine` in the job's `buildpackages` must be a mapping of disk, ram, cpus, not [4];"
+        " `disk` of `min_machine` in the job's `buildpackages` must be a whole number, not '40';"
+        " `ram` of `min_machine` in the job's `buildpackages` must be a whole number, not -1;"
+        " `cpus` of `min_machine` in the job's `buildpackages` must be a whole number, not True;"
+        " `min_machine` in the job's `buildpackages` has no `gpus`; there are disk (GB), ram (MB) and cpus"
+    )
+
+
+def test_sizes_of_a_site() -> None:
+    """A site's sizes are those of all its jobs, and a job's go before them part by part; wrong ones are wrong settings."""
+    site = {"good_machine": {"cpus": 16, "ram": 64000}, "canonical_tags": True}
+    machines = Settings.load({}, site, {"good_machine": {"cpus": 2}}).machines
+    assert machines == {"good_machine": {"cpus": 16, "ram": 64000}}
+    assert sizes({}, machines) == machines
+    assert sizes({"good_machine": {"cpus": 2}, "min_machine": {"disk": 1}}, machines) == {
+        "good_machine": {"cpus": 2, "ram": 64000},
+        "min_machine": {"disk": 1},
+    }
+    assert refused(site={"min_machine": {"ram": "much"}}) == (
+        "`ram` of `min_machine` in `buildpackages` in teuthology's configuration must be a whole number, not 'much'"
     )

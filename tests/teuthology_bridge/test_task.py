@@ -100,6 +100,11 @@ def run(
     return Left(**json.loads(told), log=log)
 
 
+def at(fake: FakeMaster) -> dict[str, Any]:
+    """Give what a site's own `buildpackages` says at least."""
+    return {"url": fake.url, "packages_url": fake.packages_url, "token": TOKEN}
+
+
 # What is asked, and what the job is left with
 
 
@@ -200,19 +205,21 @@ def test_sizes_and_tags(fake: FakeMaster, tmp_path: Path) -> None:
         fake,
         tmp_path,
         {"install": {"branch": "main"}},
+        site={"buildpackages": {**at(fake), "good_machine": {"disk": 100}, "min_machine": {"disk": 30}}},
         task={"good_machine": {"disk": 40, "ram": 48000, "cpus": 16}, "canonical_tags": False},
         job={"overrides": {"buildpackages": {"good_machine": {"cpus": 4}, "min_machine": {"ram": 8000}}}},
     )
     [ask] = fake.asked()
     assert ask["good_machine"] == {"disk": 40, "ram": 48000, "cpus": 4}
-    assert ask["min_machine"] == {"ram": 8000}
+    assert ask["min_machine"] == {"disk": 30, "ram": 8000}
     assert left.lines[0].startswith("canonical_tags: false changes nothing")
 
 
 def test_a_site_without_canonical_tags(fake: FakeMaster, tmp_path: Path) -> None:
     """What the 2015 task took from the site's configuration is told to change nothing, too; by default nothing is said."""
-    left = run(fake, tmp_path, {"nop": None}, site={"canonical_tags": False})
-    assert left.lines[0].startswith("canonical_tags: false changes nothing")
+    for site in ({"canonical_tags": False}, {"buildpackages": {"canonical_tags": False}}):
+        left = run(fake, tmp_path, {"nop": None}, site=site)
+        assert left.lines[0].startswith("canonical_tags: false changes nothing")
 
 
 def test_the_environment_wins(fake: FakeMaster, tmp_path: Path) -> None:
@@ -278,7 +285,11 @@ def test_a_master_that_is_not_there(fake: FakeMaster, tmp_path: Path) -> None:
     [
         ({"task": {"urll": 1}}, "dead", "`urll` in the job's `buildpackages` is unknown; there are"),
         ({"task": ["url"]}, "fail", "the job's `buildpackages` must be a mapping, not ['url']"),
-        ({"task": {"min_machine": 4}}, "fail", "`min_machine` must be a mapping of disk, ram, cpus, not 4"),
+        (
+            {"task": {"min_machine": 4}},
+            "fail",
+            "`min_machine` in the job's `buildpackages` must be a mapping of disk, ram, cpus, not 4",
+        ),
         ({"task": {"token": "wrong"}}, "dead", "refuses this user: asking needs a user: log in"),
         (
             {"os_type": "centos", "os_version": "8"},
@@ -312,7 +323,7 @@ def test_a_report_to_sentry_does_not_show_the_token(
 ) -> None:
     """teuthology sends the variables of all frames of what ended a job: the token is in none of them."""
     fake.script = [BUILDING]
-    site = {"buildpackages": {"url": fake.url, "packages_url": fake.packages_url, "token": TOKEN}}
+    site = {"buildpackages": at(fake)}
     left = run(fake, tmp_path, {"install": {"branch": "main"}}, site=site, environment=environment)
     assert left.summary["success"] is False
     assert any(line.startswith("task: ctx = ") for line in left.reported)
@@ -343,7 +354,7 @@ def test_teuthology_kill_withdraws(fake: FakeMaster, tmp_path: Path) -> None:
 
 def test_the_keyboard_withdraws(fake: FakeMaster, tmp_path: Path) -> None:
     """An interrupt unwinds the job as ever, and withdraws on its way; teuthology reports it, and the token is not shown."""
-    site = {"buildpackages": {"url": fake.url, "packages_url": fake.packages_url, "token": TOKEN}}
+    site = {"buildpackages": at(fake)}
     fake.script = [BUILDING]
     process = start(fake, tmp_path, {"config": {**JOB, "tasks": [{"install": {"branch": "main"}}]}}, site)
     until_followed(fake, process)
