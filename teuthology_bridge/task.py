@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from teuthology_bridge import gitbuilder
+from teuthology_bridge import gitbuilder, kernels
 from teuthology_bridge.ensure import Ensure, Goal, Outcome
 from teuthology_bridge.errors import BuildpackagesError, WrongJob, one_line
 from teuthology_bridge.settings import Settings, sizes
@@ -99,6 +99,13 @@ def _ensure(ctx: Any, config: object) -> None:
     goals = {want: _goal(want, settings, ctx.config, machines) for want in wanted}
     for want, goal in goals.items():
         log.info("%s: wanted, %s%s", goal, want, f"; {want.assumed}" if want.assumed else "")
+    if roles := kernels.looked_for(ctx.config):
+        log.warning(
+            "the kernel of %s is neither the distribution's, nor a file, nor koji's: teuthology will look for it"
+            " at %s, where there is none, and fail unless it runs already; run the job with `-k distro`",
+            ", ".join(roles),
+            settings.packages_url,
+        )
     ensure = Ensure(settings, log, reason=f"teuthology job {run}")
     found = _wait(ensure, list(dict.fromkeys(goals.values())), ctx.summary)
     for want, goal in goals.items():

@@ -199,6 +199,20 @@ def test_nothing_to_install(fake: FakeMaster, tmp_path: Path) -> None:
     assert (fake.looks, fake.requests, left.summary["success"]) == ([], [], True)
 
 
+def test_a_kernel_that_nobody_serves(fake: FakeMaster, tmp_path: Path) -> None:
+    """That the job's kernel will be looked for on a server that has none is said before anything is asked."""
+    fake.published.add(KEY)
+    kernel = {"roles": [["mon.a"]], "tasks": [{"install": {"sha1": SHA1}}, {"kernel": {"branch": "testing"}}]}
+    left = run(fake, tmp_path, job=kernel)
+    [told] = [line for line in left.log.splitlines() if "WARNING" in line]
+    assert told == (
+        "teuthology.task.buildpackages WARNING the kernel of mon.a is neither the distribution's, nor a file, nor"
+        f" koji's: teuthology will look for it at {fake.packages_url}, where there is none, and fail unless it"
+        " runs already; run the job with `-k distro`"
+    )
+    assert left.log.index(told) < left.log.index(f"{KEY}: published already")
+
+
 def test_sizes_and_tags(fake: FakeMaster, tmp_path: Path) -> None:
     """Machines' sizes are passed on, overrides win piece by piece, and canonical_tags: false is told to change nothing."""
     left = run(
