@@ -148,7 +148,8 @@ class Pursuit:
     def withdraw(self, until: float, timeout: float, waits: Waits | None = None) -> None:
         """Have the master know that this job does not wait any more, if it may think so.
 
-        Nothing is raised: who withdraws has another trouble already, and the master forgets the silent.
+        Nothing is raised: who withdraws has another trouble already. The master forgets the silent, but it
+        cancels no build for that.
         """
         shared = self._shared
 
@@ -165,7 +166,9 @@ class Pursuit:
             self._withdrawn = request
             cancelled, waiting = shared.master.withdraw(request, timeout=left(), waits=waits)
         except (Away, errors.BuildpackagesError) as error:
-            shared.log.warning("%s: could not withdraw, the master will notice: %s", self.name, error)
+            shared.log.warning(
+                "%s: could not withdraw; its build may go on though nobody waits for it: %s", self.name, error
+            )
             return
         others = ", ".join(str(one) for one in waiting)
         rest = (

@@ -605,6 +605,19 @@ def test_others_go_on_waiting(fake: FakeMaster, caplog: pytest.LogCaptureFixture
     assert caplog.messages[-1] == f"{KEY}: withdrawn; it goes on for kim"
 
 
+def test_a_withdrawal_in_vain(fake: FakeMaster, caplog: pytest.LogCaptureFixture) -> None:
+    """Who can't withdraw says that what is built may go on, and ends as he would have."""
+    fake.script = [BUILDING]
+    job = Job(fake, limit=10)
+    job.at = {5: fake.kill}
+    with pytest.raises(TimeLimit):
+        job.run(goal(fake))
+    assert caplog.messages[-1] == (
+        f"{KEY}: could not withdraw; its build may go on though nobody waits for it: Connection refused"
+    )
+    fake.start_again()
+
+
 def test_a_signal_withdraws_once(fake: FakeMaster) -> None:
     """What a signal's handler withdrew is not withdrawn again when the job ends."""
     fake.script = [BUILDING]
