@@ -36,12 +36,14 @@ class RepositoryUnreachable(ValueError):
         self.passing = passing
 
 
-async def resolve(reactor: Any, git_url: str, ref: str, seconds: float) -> str:
+async def resolve(reactor: Any, git_url: str, ref: str, seconds: float, kind: str = "") -> str:
     """Ask a repository for the commit that a branch or tag is at; tags are peeled, and go first.
 
+    The kind, `branch` or `tag`, has only that be looked for.
     Raises RefUnknown or RepositoryUnreachable with a sentence for the user.
     """
-    candidates = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}")
+    tags, branches = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}"), (f"refs/heads/{ref}",)
+    candidates = {"tag": tags, "branch": branches}.get(kind, tags + branches)
     command = ["git", *git_process.OPTIONS, "ls-remote", "--quiet", "--", git_url, *candidates]
     finished = await run(reactor, command, git_process.environment(), seconds)
     if finished.status is None:
@@ -61,7 +63,7 @@ async def resolve(reactor: Any, git_url: str, ref: str, seconds: float) -> str:
             except ValueError as error:
                 sentence = f"{git_url} cannot be asked for its refs: {error}"
                 raise RepositoryUnreachable(sentence, passing=False) from None
-    raise RefUnknown(f"{git_url} has no branch or tag {ref!r}")
+    raise RefUnknown(f"{git_url} has no {kind or 'branch or tag'} {ref!r}")
 
 
 class LastResolved:

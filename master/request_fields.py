@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any
 
-from master.model.git_names import GitUrlPolicy, check_ref
+from master.model.git_names import GitUrlPolicy, check_ref, split_ref
 from master.model.package_key import check_sha1
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Wanted:
     reason: str
     job: str = ""
     sizes: Mapping[str, Mapping[str, int]] = attribute(default_factory=dict)
+    ref_kind: str = ""
+    """`branch` or `tag`, where only that is meant."""
 
 
 class Refused(ValueError):
@@ -83,6 +85,7 @@ def parse(
             return ""
 
     sha1 = check("sha1", check_sha1)
+    ref_kind, texts["ref"] = split_ref(texts.get("ref", ""))
     ref = check("ref", check_ref)
     git_url = check("git_url", policy.check, default_git_url)
     reason = check("reason", check_text)
@@ -94,7 +97,7 @@ def parse(
         sentences.setdefault("sha1", "give a sha1, or a ref to be resolved to one")
     if sentences:
         raise Refused(sentences)
-    return Wanted(chosen, sha1, ref, git_url, reason, job, sizes)
+    return Wanted(chosen, sha1, ref, git_url, reason, job, sizes, ref_kind)
 
 
 def _targets(

@@ -125,7 +125,9 @@ class PackagesScheduler(ForceScheduler):
         assert self.master is not None
         urls = dict.fromkeys((wanted.git_url, self.git.url))
         asked = [
-            Deferred.fromCoroutine(resolve(self.master.reactor, url, wanted.ref, self.git.timeout))
+            Deferred.fromCoroutine(
+                resolve(self.master.reactor, url, wanted.ref, self.git.timeout, wanted.ref_kind)
+            )
             for url in urls
         ]
         if len(asked) == 2:

@@ -150,7 +150,7 @@ def _deactivate(_: argparse.Namespace) -> int:
 
 
 def _ask(arguments: argparse.Namespace) -> int:
-    kind, value = ("sha1", arguments.sha1) if arguments.sha1 else ("branch", arguments.ref)
+    kind, value = ("sha1", arguments.sha1) if arguments.sha1 else ("ref", arguments.ref)
     git_url = arguments.git_url or site_yaml.git_url(os.environ)
     if arguments.wait:
         return _wait(arguments.target, kind, value, git_url)

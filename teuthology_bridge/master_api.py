@@ -123,7 +123,7 @@ class Master:
         """
         params: dict[str, Any] = {
             "builderNames": [target],
-            "sha1" if kind == "sha1" else "ref": value,
+            "sha1" if kind == "sha1" else "ref": f"{_FULL_NAMES.get(kind, '')}{value}",
             "git_url": git_url,
             "reason": reason,
             **(sizes or {}),
@@ -252,6 +252,9 @@ class Master:
                 return Answer(f"{target}/{sha1}", sha1, state == "published", _text(one.get("url")), request)
         raise Away(f"it answered {reply.told()}")
 
+
+_FULL_NAMES = {"branch": "refs/heads/", "tag": "refs/tags/"}
+"""git's own names: a bare one may be either's."""
 
 _PASSES = -32000
 """The code of a refusal by the master that is of the moment: the repository with the ref is away."""

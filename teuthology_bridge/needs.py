@@ -109,7 +109,7 @@ def smallest(
             continue
         for need in found:
             # A commit is the same in every repository; a name is not.
-            place = () if need.kind == "sha1" else (need.git_url,)
+            place = () if need.kind == "sha1" else (need.git_url, need.kind)
             known = needs.setdefault((need.target, need.value, *place), need)
             if known is not need:
                 known.take(need)

@@ -49,7 +49,8 @@ class Goal:
     """Packages that are wanted: a target, and a commit or what names one in a repository."""
 
     target: str
-    kind: Literal["sha1", "tag", "branch"]
+    kind: Literal["sha1", "tag", "branch", "ref"]
+    """A ref is a branch or a tag, whichever there is."""
     value: str
     git_url: str
     version_url: Callable[[str], str] = field(compare=False)

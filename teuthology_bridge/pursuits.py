@@ -119,13 +119,13 @@ class Pursuits:
         self._sleep = sleep or time.sleep
         self._shared = Surroundings.of(settings, log, reason, clock, chance)
         self._turns = 0
-        self._groups: dict[tuple[str, str], list[Entry]] = {}
-        """By repository and name of a commit: who waits for it to be resolved, and first who asks."""
+        self._groups: dict[tuple[str, str, str], list[Entry]] = {}
+        """By repository, kind and name of a commit: who waits for it to be resolved, and first who asks."""
         for entry in self.entries:
             if entry.need.kind == "sha1":
                 self._begin(entry)
             else:
-                self._groups.setdefault((entry.need.git_url, entry.need.value), []).append(entry)
+                self._groups.setdefault(_name(entry.need), []).append(entry)
         for group in self._groups.values():
             self._begin(group[0])
 
@@ -191,7 +191,7 @@ class Pursuits:
                 raise
             entry.error = error
         entry.watch(self._clock())
-        group = self._groups.get((entry.need.git_url, entry.need.value), [])
+        group = self._groups.get(_name(entry.need), [])
         if entry not in group:
             return
         if pursuit.name != str(pursuit.goal):
@@ -203,7 +203,7 @@ class Pursuits:
                 self._begin(group[0])
 
     def _resolved(self, group: list[Entry], sha1: str, git_url: str) -> None:
-        del self._groups[(group[0].need.git_url, group[0].need.value)]
+        del self._groups[_name(group[0].need)]
         for entry in group:
             key = f"{entry.need.target}/{sha1}"
             twin = next((one for one in self.entries if one is not entry and one.need.key == key), None)
@@ -231,3 +231,7 @@ class Pursuits:
     def _withdraw_from(self, entry: Entry, until: float) -> None:
         for pursuit in ([entry.pursuit] if entry.pursuit else []) + entry.same:
             pursuit.withdraw(until, WITHDRAW)
+
+
+def _name(need: Need) -> tuple[str, str, str]:
+    return need.git_url, need.kind, need.value

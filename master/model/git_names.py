@@ -35,6 +35,18 @@ def check_ref(text: str) -> str:
     return text
 
 
+FULL_NAMES = {"refs/heads/": "branch", "refs/tags/": "tag"}
+"""What git puts before a name that can be no other's, and what has such names."""
+
+
+def split_ref(text: str) -> tuple[str, str]:
+    """Give `branch`, `tag`, or nothing for either of them, and the short name, which is not checked yet."""
+    for prefix, kind in FULL_NAMES.items():
+        if text.startswith(prefix) and text != prefix:
+            return kind, text.removeprefix(prefix)
+    return "", text
+
+
 @dataclass(frozen=True)
 class GitUrlPolicy:
     """Which git URLs a request may name: those below one of the allowed prefixes."""

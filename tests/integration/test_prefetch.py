@@ -252,7 +252,7 @@ def test_one_failure_ends_nothing_else(lab: Lab) -> None:
     [failed] = [line for line in lines if line.startswith(f"{DEB}/{bad}: the build failed")]
     assert "error: expected ';' before 'bar'" in failed
     assert f"see {lab.made.url}#/builders/" in failed
-    assert any(f"{DEB}/nosuch" in line and "has no branch or tag 'nosuch'" in line for line in lines)
+    assert any(f"{DEB}/nosuch" in line and "has no branch 'nosuch'" in line for line in lines)
     assert any(
         f"jammy-x86_64-default/{good}" in line and "is not a target that is on" in line for line in lines
     )

@@ -50,9 +50,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(f"{base}ceph.git", base, first, second, third)
 
 
-def resolved(url: str, ref: str, seconds: float = 60) -> str:
+def resolved(url: str, ref: str, seconds: float = 60, kind: str = "") -> str:
     """Resolve on a real reactor."""
-    return str(finish(lambda reactor: resolve(reactor, url, ref, seconds)))
+    return str(finish(lambda reactor: resolve(reactor, url, ref, seconds, kind)))
 
 
 def test_an_annotated_tag_is_peeled(served: Served) -> None:
@@ -71,6 +71,17 @@ def test_a_lightweight_tag_and_branches_are_commits(served: Served) -> None:
 def test_a_tag_goes_before_a_branch_of_its_name(served: Served) -> None:
     """Where a tag and a branch have one name, the tag is meant, as git itself does."""
     assert resolved(served.url, "both") == served.third
+
+
+def test_only_the_kind_that_is_meant_is_looked_for(served: Served) -> None:
+    """Where only a branch or only a tag is meant, the other one of its name is none."""
+    assert resolved(served.url, "both", kind="branch") == served.first
+    assert resolved(served.url, "both", kind="tag") == served.third
+    assert resolved(served.url, "nested", kind="tag") == served.first
+    for ref, kind in (("light", "branch"), ("main", "tag")):
+        with pytest.raises(RefUnknown) as caught:
+            resolved(served.url, ref, kind=kind)
+        assert str(caught.value) == f"{served.url} has no {kind} {ref!r}"
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,10 @@ TARGETS = {name: Target.from_name(name) for name in (DEB, RPM)}
 CEPH = "https://github.com/ceph/ceph.git"
 BUILDERS = {1: DEB, 2: RPM, 3: "ceph-deb-focal-x86_64-default"}
 GOOD = {"builderNames": [DEB], "sha1": SHA1}
+
+FULL_NAMES: list[dict[str, str]] = yaml.safe_load(
+    (Path(__file__).parents[1] / "contract" / "ref_names.yaml").read_text()
+)
 
 THERE_ARE = "builderNames, builderid, sha1, ref, git_url, reason, job, good_machine, min_machine"
 ON = f"{DEB}, {RPM}"
@@ -149,9 +155,15 @@ def test_only_the_wrong_field_is_named() -> None:
         ("a\x00", "ref 'a\\x00' may not contain '\\x00'"),
         ("-u", "ref '-u' may not start with - or /, nor end with / or ."),
         (
-            "refs/heads/main",
-            "ref 'refs/heads/main' must be the short name, without refs/heads/ or refs/tags/",
+            "refs/pull/1",
+            "ref 'refs/pull/1' must be the short name, without refs/heads/ or refs/tags/",
         ),
+        (
+            "refs/heads/refs/tags/v1",
+            "ref 'refs/tags/v1' must be the short name, without refs/heads/ or refs/tags/",
+        ),
+        ("refs/tags/", "ref 'refs/tags/' may not start with - or /, nor end with / or ."),
+        ("refs/heads/a..b", "ref 'a..b' may not contain '..'"),
     ],
 )
 def test_a_ref_that_git_could_not_have_is_refused(ref: str, sentence: str) -> None:
@@ -264,3 +276,10 @@ def test_any_value_of_any_field_is_taken_or_refused(
         ask(sha1=sha1, ref=ref, git_url=git_url, builderid=builderid, builderNames=names)
     except Refused as refused:
         assert refused.sentences
+
+
+@pytest.mark.parametrize("row", FULL_NAMES, ids=lambda row: row["ref"])
+def test_full_names_of_refs(row: dict[str, str]) -> None:
+    """git's own name of a branch or a tag says which of them is meant; the short one is what all goes on with."""
+    wanted = ask(builderNames=[DEB], ref=row["ref"])
+    assert (wanted.ref, wanted.ref_kind) == (row["name"], "" if row["kind"] == "ref" else row["kind"])

@@ -20,6 +20,13 @@ Reply = tuple[int, Any]
 """A status, and what is given as JSON, or as it is if it is text."""
 
 
+def _named(ref: str) -> tuple[str, str]:
+    for prefix, kind in (("refs/heads/", "branch"), ("refs/tags/", "tag")):
+        if ref.startswith(prefix):
+            return kind, ref.removeprefix(prefix)
+    return "branch or tag", ref
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1000
@@ -170,9 +177,10 @@ class FakeMaster:
         if target not in self.targets:
             sentence = f"{target!r} is not a target that is on; there are {', '.join(self.targets)}"
             return 400, {"error": {"code": -32602, "message": {"builderNames": sentence}}}
-        sha1 = params.get("sha1") or self.refs.get(params["ref"])
+        kind, name = _named(params.get("ref", ""))
+        sha1 = params.get("sha1") or self.refs.get(name)
         if sha1 is None:
-            message = {"ref": f"{params['git_url']} has no branch or tag {params['ref']!r}"}
+            message = {"ref": f"{params['git_url']} has no {kind} {name!r}"}
             return 400, {"error": {"code": -32602, "message": message}}
         key = f"{target}/{sha1}"
         answer = {"package_key": key, "state": "published", "url": "http://elsewhere/", "buildset_id": None}

@@ -252,7 +252,7 @@ def test_one_that_fails_ends_all(fake: FakeMaster, caplog: pytest.LogCaptureFixt
 
 def test_a_wrong_ask_fails_at_once(fake: FakeMaster) -> None:
     """What the master refuses is not tried again, and nothing is withdrawn that was never taken."""
-    with pytest.raises(WrongJob, match="has no branch or tag 'nosuch'"):
+    with pytest.raises(WrongJob, match="has no branch 'nosuch'"):
         Job(fake).run(goal(fake, "branch", "nosuch"))
     assert fake.order == ["ask"]
 
@@ -337,7 +337,7 @@ def test_a_master_that_lost_its_database(fake: FakeMaster, caplog: pytest.LogCap
     [outcome] = job.run(goal(fake, "branch", "main"))
     assert outcome.package_key == KEY
     assert [(params.get("ref"), params.get("sha1")) for params in fake.asked()] == [
-        ("main", None),
+        ("refs/heads/main", None),
         (None, SHA1),
     ]
     assert (
@@ -382,8 +382,9 @@ def with_tags(fake: FakeMaster, **tags: tuple[str, str]) -> None:
     real = fake._of_ask
 
     def ask(params: dict[str, Any]) -> tuple[int, Any]:
-        where, sha1 = tags.get(params.get("ref", ""), ("", ""))
-        fake.refs = {params["ref"]: sha1} if params["git_url"] == where else {}
+        name = params.get("ref", "").removeprefix("refs/tags/")
+        where, sha1 = tags.get(name, ("", ""))
+        fake.refs = {name: sha1} if params["git_url"] == where else {}
         return real(params)
 
     fake._of_ask = ask
@@ -405,14 +406,14 @@ def test_a_tag_that_neither_repository_has(fake: FakeMaster) -> None:
     """Both repositories are named."""
     with pytest.raises(WrongJob) as caught:
         Job(fake).run(replace(goal(fake, "tag", "nosuch"), git_url=CI))
-    refused = f"{TARGET}/nosuch can't be asked for: ref: {{}} has no branch or tag 'nosuch'"
+    refused = f"{TARGET}/nosuch can't be asked for: ref: {{}} has no tag 'nosuch'"
     assert str(caught.value) == f"{refused.format(CI)}; {refused.format(GIT)}"
 
 
 @pytest.mark.parametrize(("kind", "git_url"), [("branch", CI), ("tag", GIT)])
 def test_what_is_looked_for_in_one_repository_only(fake: FakeMaster, kind: str, git_url: str) -> None:
     """A branch is where the job's repository is, and another one than ceph-ci.git has its own tags."""
-    with pytest.raises(WrongJob, match="has no branch or tag 'nosuch'$"):
+    with pytest.raises(WrongJob, match=f"has no {kind} 'nosuch'$"):
         Job(fake).run(replace(goal(fake, kind, "nosuch"), git_url=git_url))
     assert fake.order == ["ask"]
 
@@ -466,9 +467,9 @@ def test_a_repository_that_comes_back(fake: FakeMaster, caplog: pytest.LogCaptur
     elsewhere = replace(goal(fake, "branch", "main", OTHER), git_url="https://else.example/ceph.git")
     job.run(goal(fake, "branch", "main"), goal(fake, "branch", "wip"), elsewhere)
     assert [(ask["ref"], ask["git_url"] == GIT) for ask in fake.asked()] == [
-        ("main", False),
-        ("main", True),
-        ("wip", True),
+        ("refs/heads/main", False),
+        ("refs/heads/main", True),
+        ("refs/heads/wip", True),
     ]
     assert len(fake.asked("in")) < 20
     assert any(one.startswith(f"the repository {GIT} answers again, after 1 min") for one in caplog.messages)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.teuthology_bridge.fake_master import KEY, OTHER, SHA1, TARGET, TOKEN, FakeMaster
 from tests.teuthology_bridge.frames import variables
@@ -19,6 +20,9 @@ from teuthology_bridge.settings import Settings
 from teuthology_bridge.timed_socket import TimedSocket
 
 GIT = "https://example.org/ceph.git"
+REF_NAMES: list[dict[str, str]] = yaml.safe_load(
+    (Path(__file__).parents[1] / "contract" / "ref_names.yaml").read_text()
+)
 
 
 @pytest.fixture
@@ -58,11 +62,12 @@ def test_an_ask_for_what_is_published(fake: FakeMaster) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["branch", "tag"])
-def test_an_ask_for_a_ref(fake: FakeMaster, kind: str) -> None:
-    """A branch or a tag is resolved by the master."""
-    assert ask(master_of(fake), kind=kind, value="main").package_key == KEY
-    assert fake.asked()[0]["ref"] == "main"
+@pytest.mark.parametrize("row", REF_NAMES, ids=lambda row: row["ref"])
+def test_an_ask_for_a_ref(fake: FakeMaster, row: dict[str, str]) -> None:
+    """A branch or a tag is resolved by the master, which is told by git's own name which of them is meant."""
+    fake.refs = {row["name"]: SHA1}
+    assert ask(master_of(fake), kind=row["kind"], value=row["name"]).package_key == KEY
+    assert fake.asked()[0]["ref"] == row["ref"]
     assert "sha1" not in fake.asked()[0]
 
 
@@ -80,7 +85,7 @@ def test_what_there_cannot_be(fake: FakeMaster) -> None:
         f"ceph-deb-woody-x86_64-default/{SHA1} can't be asked for: builderNames:"
         f" 'ceph-deb-woody-x86_64-default' is not a target that is on; there are {TARGET}, {OTHER}"
     )
-    with pytest.raises(WrongJob, match="can't be asked for: ref: .* has no branch or tag 'nosuch'$"):
+    with pytest.raises(WrongJob, match="can't be asked for: ref: .* has no branch 'nosuch'$"):
         ask(master_of(fake), kind="branch", value="nosuch")
 
 

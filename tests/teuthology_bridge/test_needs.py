@@ -71,7 +71,7 @@ def test_each_commit_once_for_each_target() -> None:
 
 
 def test_a_name_is_one_of_its_repository() -> None:
-    """A branch in two repositories is two commits, until it is known better; a branch and a tag of one name are asked once."""
+    """A branch in two repositories is two commits, until it is known better, and so are a branch and a tag of one name."""
     needs, _ = smallest(
         [
             job("a", {"install": {"branch": "wip"}}),
@@ -82,8 +82,9 @@ def test_a_name_is_one_of_its_repository() -> None:
         Names(),
     )
     assert [(need.key, need.git_url, need.jobs) for need in needs] == [
-        (f"{JAMMY}/wip", "https://git/a.git", ["a", "c"]),
+        (f"{JAMMY}/wip", "https://git/a.git", ["a"]),
         (f"{JAMMY}/wip", "https://git/b.git", ["b"]),
+        (f"{JAMMY}/wip", "https://git/a.git", ["c"]),
         ("samba-deb-jammy-x86_64-default/wip", "https://git/samba.git", ["d"]),
     ]
     assert needs[0].refs == ["wip"]

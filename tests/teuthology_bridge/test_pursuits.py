@@ -114,7 +114,10 @@ def test_a_name_is_resolved_once(fake: FakeMaster) -> None:
 
     fake.instead = moved  # type: ignore[assignment]
     run = Run(fake, (TARGET, "branch", "main"), (OTHER, "branch", "main")).run()
-    assert [(one.get("ref"), one.get("sha1")) for one in fake.asked()] == [("main", None), (None, original)]
+    assert [(one.get("ref"), one.get("sha1")) for one in fake.asked()] == [
+        ("refs/heads/main", None),
+        (None, original),
+    ]
     assert run.states == {f"{TARGET}/{original}": "published", f"{OTHER}/{original}": "published"}
     assert [one.need.refs for one in run.pursuits.entries] == [["main"], ["main"]]
 
@@ -152,7 +155,7 @@ def test_an_unknown_name_ends_what_needs_it(fake: FakeMaster) -> None:
     """Each target that wants an unknown branch says so, and everything else is published."""
     run = Run(fake, (TARGET, "branch", "no"), (OTHER, "branch", "no"), (TARGET, "sha1", SHA1)).run()
     assert list(run.states.values()) == ["refused", "refused", "published"]
-    assert all(f"{GIT} has no branch or tag 'no'" in error for error in run.errors)
+    assert all(f"{GIT} has no branch 'no'" in error for error in run.errors)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +269,19 @@ def test_a_master_that_starts_again_is_waited_for(fake: FakeMaster) -> None:
     assert troubles == [f"the master at {fake.url} gives no answer (Connection refused)"]
     assert run.pursuits.trouble == ""
     assert len(fake.asked()) == 2
+
+
+def test_a_branch_and_a_tag_of_one_name_are_two(fake: FakeMaster) -> None:
+    """What a branch is at is not taken for what a tag of its name is at."""
+    real = fake._of_ask
+
+    def ask(params: dict[str, Any]) -> tuple[int, Any]:
+        fake.refs = {"v1": MOVED if params.get("ref") == "refs/tags/v1" else SHA1}
+        return real(params)
+
+    fake._of_ask = ask
+    run = Run(fake, (TARGET, "branch", "v1"), (TARGET, "tag", "v1")).run()
+    assert run.states == {f"{TARGET}/{SHA1}": "published", f"{TARGET}/{MOVED}": "published"}
 
 
 def test_a_release_is_built_from_where_it_is_for_all(fake: FakeMaster) -> None:

@@ -116,7 +116,7 @@ def test_a_job_gets_its_packages(fake: FakeMaster, tmp_path: Path) -> None:
     assert re.fullmatch(rf"kim-2026/17@{re.escape(socket.gethostname())}:\d+", ask["job"])
     assert ask == {
         "builderNames": [TARGET],
-        "ref": "main",
+        "ref": "refs/heads/main",
         "git_url": CEPH,
         "reason": "teuthology job kim-2026/17",
         "job": ask["job"],
@@ -158,7 +158,7 @@ def test_a_job_of_several_packages(fake: FakeMaster, tmp_path: Path) -> None:
         {"sequential": [upgrade, {"install": {"branch": "main"}}]},
         job={"roles": [["mon.a"], ["osd.0"]]},
     )
-    assert [ask["ref"] for ask in fake.asked()] == ["main", "wip"]
+    assert [ask["ref"] for ask in fake.asked()] == ["refs/heads/main", "refs/heads/wip"]
     assert [row["package_key"] for row in left.summary["buildpackages"]] == [KEY, f"{TARGET}/{MOVED}"]
     pinned, moved = {"sha1": SHA1}, {"sha1": MOVED}
     assert left.config["tasks"] == [
