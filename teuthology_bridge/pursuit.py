@@ -130,7 +130,7 @@ class Pursuit:
     @property
     def doing(self) -> str:
         """Say how far it is, for whoever can't wait any longer."""
-        told = doing(self.status) if self.status else "the master has not been asked yet"
+        told = doing(self.status) if self.status else "the master has not taken the ask yet"
         if self._published is not None:
             told = "published, but not to be had from the package server"
         for patience in self._shared.patiences:

@@ -483,7 +483,10 @@ def test_a_repository_that_comes_back(fake: FakeMaster, caplog: pytest.LogCaptur
 def test_the_limit_while_a_repository_is_away(fake: FakeMaster) -> None:
     """A limit that passes meanwhile tells which repository it is."""
     without_git(fake, GIT)
-    with pytest.raises(TimeLimit, match=f"; the repository {GIT} gives no answer \\(the master at "):
+    with pytest.raises(
+        TimeLimit,
+        match=f"the master has not taken the ask yet; the repository {GIT} gives no answer \\(the master at ",
+    ):
         Job(fake, limit=100).run(goal(fake, "branch", "main"))
 
 
@@ -587,7 +590,7 @@ def test_the_limit_while_the_master_is_away(fake: FakeMaster, caplog: pytest.Log
     with pytest.raises(TimeLimit) as caught:
         job.run(goal(fake))
     assert str(caught.value) == (
-        f"{KEY}: not there within 1 min 40 s, which is its `limit`: the master has not been asked yet;"
+        f"{KEY}: not there within 1 min 40 s, which is its `limit`: the master has not taken the ask yet;"
         f" the master at {fake.url} gives no answer (Connection refused)"
     )
     assert not any("withdraw" in message for message in caplog.messages)
