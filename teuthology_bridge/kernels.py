@@ -18,8 +18,9 @@ _OF_ALL = (*_VERSIONS, "kdb", "flavor", "hwe")
 def looked_for(config: Mapping[str, Any]) -> list[str]:
     """Give the roles whose kernel is neither the distribution's, nor a file, nor koji's, of all such tasks after ours."""
     tasks = config.get("tasks") or []
-    ours = next((at for at, task in enumerate(tasks) if "buildpackages" in task), -1)
-    roles = [role for machine in config.get("roles") or [] for role in machine]
+    ours = next((at for at, task in enumerate(tasks) if "buildpackages" in _mapping(task)), -1)
+    machines = [roles for roles in config.get("roles") or [] if isinstance(roles, list)]
+    roles = [role for roles in machines for role in roles if isinstance(role, str)]
     overrides = _untimed(_mapping(config.get("overrides")).get(_TASK))
     found: dict[str, None] = {}
     for told in _tasks(tasks[ours + 1 :]):
@@ -70,7 +71,7 @@ def _is_looked_for(its: Mapping[str, Any]) -> bool:
 
 def _untimed(node: object) -> Mapping[str, Any]:
     """Give a configuration without what is of no role."""
-    return {key: value for key, value in _mapping(node).items() if key != "timeout"}
+    return {str(key): value for key, value in _mapping(node).items() if key != "timeout"}
 
 
 def _mapping(node: object) -> Mapping[str, Any]:

@@ -90,3 +90,9 @@ def test_where_a_task_stands() -> None:
     assert looked_for({"roles": ROLES, "tasks": [*tasks, {"sequential": [kernel]}]}) == ALL
     assert looked_for({"roles": ROLES, "tasks": [kernel, {"install": None}]}) == ALL
     assert looked_for({"tasks": []}) == looked_for({}) == []
+
+
+def test_what_is_no_job() -> None:
+    """What teuthology itself will stumble over is left to it."""
+    for kernel in (5, ["branch"], {7: {"branch": "x"}}, {"osd": 5}):
+        looked_for({"roles": ["mon.a", [7, "osd.0"], None], "tasks": [None, {"kernel": kernel}, "kernel"]})
