@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -20,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from teuthology_bridge import dry_run, jobs, site_yaml, table, wire
-from teuthology_bridge.errors import WrongSettings, duration, one_line
+from teuthology_bridge.errors import WrongSettings, duration
 from teuthology_bridge.look import look
 from teuthology_bridge.needs import Need, Teuthology, smallest
 from teuthology_bridge.pursuits import Entry, Pursuits
+from teuthology_bridge.waiter import waiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,7 +183,7 @@ class _Prefetch:
         name = self._jobs.common("name") or _from(self._arguments.what)
         settings = replace(
             settings,
-            job=one_line(f"prefetch/{name}@{socket.gethostname()}:{os.getpid()}", 300),
+            job=waiter(f"prefetch/{name}"),
             limit=self._arguments.timeout or settings.limit,
         )
         pursuits = Pursuits(needs, settings, self._log(), reason=f"buildpackages prefetch of {name}")

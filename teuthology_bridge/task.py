@@ -6,7 +6,6 @@ import getpass
 import logging
 import os
 import signal
-import socket
 from collections.abc import Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from teuthology_bridge import gitbuilder, kernels
 from teuthology_bridge.ensure import Ensure, Goal, Outcome
 from teuthology_bridge.errors import BuildpackagesError, WrongJob, one_line
 from teuthology_bridge.settings import Settings, sizes
+from teuthology_bridge.waiter import waiter
 from teuthology_bridge.wants import pin, wants
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def task(ctx: Any, config: Any) -> None:
 def _ensure(ctx: Any, config: object) -> None:
     told = configuration(ctx.config, config)
     run = run_name(ctx.config, ctx.archive)
-    # One waiter is one process: the same job run again must not withdraw for the one that still waits.
-    settings = replace(_settings(told), job=f"{run}@{socket.gethostname()}:{os.getpid()}")
+    settings = replace(_settings(told), job=waiter(run))
     machines = sizes(told, settings.machines)
     wanted = wants(
         ctx.config,
