@@ -100,6 +100,7 @@ class Pursuit:
         self._shared = shared
         self.git_url = goal.git_url
         """Where the commit is: not where the goal says, if that lacks a tag."""
+        self._kind = goal.kind
         self._refused: errors.RefUnknown | None = None
         """What was said of the goal's own repository then."""
         self._sha1 = goal.value if goal.kind == "sha1" else ""
@@ -255,24 +256,30 @@ class Pursuit:
             self._step = self._follow
 
     def _ask_elsewhere(self, error: errors.BuildpackagesError) -> None:
-        """Have a tag looked for where teuthology does: ceph-ci.git has no release's; else raise the error."""
+        """Have what is not there looked for where teuthology finds it, too; else raise the error.
+
+        ceph-ci.git has no release's tags; and what a job calls a branch may be a tag, since a gitbuilder has both in one place.
+        """
         goal, shared = self.goal, self._shared
         if self._refused is not None and isinstance(error, errors.WrongJob):
             raise errors.WrongJob(errors.together([self._refused.sentence, error.sentence]))
-        elsewhere = goal.git_url.replace("ceph-ci", "ceph")
-        if not isinstance(error, errors.RefUnknown) or goal.kind != "tag" or elsewhere == goal.git_url:
+        if not isinstance(error, errors.RefUnknown):
+            raise error
+        git_url = goal.git_url.replace("ceph-ci", "ceph") if goal.kind == "tag" else goal.git_url
+        if goal.kind != "branch" and git_url == goal.git_url:
             raise error
         shared.asking.answered()
         shared.log.info(
-            "%s: %s has no tag %s; it is looked for in %s", self.name, goal.git_url, goal.value, elsewhere
-        )
-        self._refused, self.git_url = error, elsewhere
+            "%s: %s has no %s %s; a tag is looked for in %s",
+            self.name, goal.git_url, goal.kind, goal.value, git_url,
+        )  # fmt: skip
+        self._refused, self.git_url, self._kind = error, git_url, "tag"
         self.due = shared.clock()
 
     def _do_ask(self, timeout: float, waits: Waits | None) -> Answer:
         goal, shared = self.goal, self._shared
         # Once a ref has been resolved it stays so, were it to move meanwhile.
-        kind, value = ("sha1", self._sha1) if self._sha1 else (goal.kind, goal.value)
+        kind, value = ("sha1", self._sha1) if self._sha1 else (self._kind, goal.value)
         return shared.master.ask(
             goal.target,
             kind,

@@ -178,7 +178,7 @@ class FakeMaster:
             sentence = f"{target!r} is not a target that is on; there are {', '.join(self.targets)}"
             return 400, {"error": {"code": -32602, "message": {"builderNames": sentence}}}
         kind, name = _named(params.get("ref", ""))
-        sha1 = params.get("sha1") or self.refs.get(name)
+        sha1 = params.get("sha1") or self.refs.get(params.get("ref", ""), self.refs.get(name))
         if sha1 is None:
             message = {"ref": f"{params['git_url']} has no {kind} {name!r}"}
             return 400, {"error": {"code": -32602, "message": message}}

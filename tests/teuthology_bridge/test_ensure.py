@@ -252,8 +252,8 @@ def test_one_that_fails_ends_all(fake: FakeMaster, caplog: pytest.LogCaptureFixt
 
 def test_a_wrong_ask_fails_at_once(fake: FakeMaster) -> None:
     """What the master refuses is not tried again, and nothing is withdrawn that was never taken."""
-    with pytest.raises(WrongJob, match="has no branch 'nosuch'"):
-        Job(fake).run(goal(fake, "branch", "nosuch"))
+    with pytest.raises(WrongJob, match="has no tag 'nosuch'"):
+        Job(fake).run(goal(fake, "tag", "nosuch"))
     assert fake.order == ["ask"]
 
 
@@ -399,7 +399,7 @@ def test_a_release_is_looked_for_in_the_other_repository(
     [outcome] = Job(fake).run(replace(goal(fake, "tag", "release"), git_url=CI))
     assert outcome.package_key == KEY
     assert [ask["git_url"] for ask in fake.asked()] == [CI, GIT]
-    assert caplog.messages[0] == f"{TARGET}/release: {CI} has no tag release; it is looked for in {GIT}"
+    assert caplog.messages[0] == f"{TARGET}/release: {CI} has no tag release; a tag is looked for in {GIT}"
 
 
 def test_a_tag_that_neither_repository_has(fake: FakeMaster) -> None:
@@ -410,12 +410,25 @@ def test_a_tag_that_neither_repository_has(fake: FakeMaster) -> None:
     assert str(caught.value) == f"{refused.format(CI)}; {refused.format(GIT)}"
 
 
-@pytest.mark.parametrize(("kind", "git_url"), [("branch", CI), ("tag", GIT)])
-def test_what_is_looked_for_in_one_repository_only(fake: FakeMaster, kind: str, git_url: str) -> None:
-    """A branch is where the job's repository is, and another one than ceph-ci.git has its own tags."""
-    with pytest.raises(WrongJob, match=f"has no {kind} 'nosuch'$"):
-        Job(fake).run(replace(goal(fake, kind, "nosuch"), git_url=git_url))
+def test_another_repository_has_its_own_tags(fake: FakeMaster) -> None:
+    """What is no ceph-ci.git has no ceph.git beside it."""
+    with pytest.raises(WrongJob, match="has no tag 'nosuch'$"):
+        Job(fake).run(goal(fake, "tag", "nosuch"))
     assert fake.order == ["ask"]
+
+
+def test_what_a_job_calls_a_branch_may_be_a_tag(fake: FakeMaster, caplog: pytest.LogCaptureFixture) -> None:
+    """A gitbuilder has both in one place; a branch goes first, and only the job's own repository is asked."""
+    fake.refs = {"refs/tags/v1": SHA1, "refs/tags/both": OTHER, "refs/heads/both": SHA1}
+    fake.script = [{"state": "published"}]
+    job = Job(fake)
+    assert [outcome.sha1 for outcome in job.run(goal(fake, "branch", "v1"))] == [SHA1]
+    assert caplog.messages[0] == f"{TARGET}/v1: {GIT} has no branch v1; a tag is looked for in {GIT}"
+    assert [outcome.sha1 for outcome in Job(fake).run(goal(fake, "branch", "both"))] == [SHA1]
+    with pytest.raises(WrongJob) as caught:
+        Job(fake).run(replace(goal(fake, "branch", "nosuch"), git_url=CI))
+    refused = f"{TARGET}/nosuch can't be asked for: ref: {CI} has no {{}} 'nosuch'"
+    assert str(caught.value) == f"{refused.format('branch')}; {refused.format('tag')}"
 
 
 # A repository is away
