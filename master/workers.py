@@ -36,6 +36,9 @@ _slots: dict[Path, int] = {}
 _shown: dict[Path, tuple[str, str]] = {}
 """By the same, the endpoint for workers with TLS, and the certificate there: it was read when that was opened, no later."""
 
+_ids: dict[Path, str] = {}
+"""By the same, the id that everything in the clouds is marked with."""
+
 _name: dict[Path, str] = {}
 """By the same, the name that the master's own certificate is for."""
 
@@ -146,6 +149,13 @@ def _openstack_provider(settings: Settings) -> tuple[OpenStackProvider, Any]:
         start_timeout=settings.workers.start_timeout,
         attempts=settings.workers.attempts,
     )
+    known = _ids.setdefault(settings.state, dock.master_id)
+    if known != dock.master_id:
+        # What builds now is the other's, and nobody would look after it.
+        error(
+            f"setting `workers.openstack.master_id`: what this master has in the clouds is marked with {known}, not with"
+            f" {dock.master_id}: end it with `make stop`, and start it with `make start`"
+        )
     if dock.master_id not in _openstack or _openstack[dock.master_id].closed:
         _openstack[dock.master_id] = OpenStackProvider(openstack, dock, reactor)
     return _openstack[dock.master_id], dock

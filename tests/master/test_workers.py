@@ -69,6 +69,17 @@ def test_a_provider_outlives_its_configuration(tmp_path: Path) -> None:
     assert workers.provider(settings(tmp_path)) is not first
 
 
+def test_another_id_needs_another_start(tmp_path: Path) -> None:
+    """The servers of the one before would be nobody's, with the builds that run on them."""
+    workers.provider(settings(tmp_path, section={"master_id": "one"}))
+    with pytest.raises(ConfigErrors) as caught:
+        workers.provider(settings(tmp_path, section={"master_id": "two"}))
+    assert caught.value.errors == [
+        ("setting `workers.openstack.master_id`: what this master has in the clouds is marked with one, not with two:"
+        " end it with `make stop`, and start it with `make start`")
+    ]  # fmt: skip
+
+
 def test_machines_trust_what_the_master_shows(tmp_path: Path) -> None:
     """A certificate that was renewed on the disk is read at the next start: until then the old one is shown, and trusted."""
     made = self_signed(tmp_path / "tls", ["127.0.0.1"])
