@@ -57,6 +57,9 @@ class OneBuild(Build):
         """
         if self.finished:
             return
+        if results == RETRY and self.workerforbuilder is not None:
+            # Before all else: the machines need the longest to go.
+            self.workerforbuilder.worker.end_machine()
         stopping = super().stopBuild(reason, results)
         if results == RETRY:
             self._master_stops = True
@@ -301,6 +304,11 @@ class OneBuildWorker(AbstractLatentWorker):
         if boot is not None:
             await boot.close()
         return True
+
+    def end_machine(self) -> None:
+        """Have the end of the machine begin, if there is one; `stop_instance` sees to the rest."""
+        if self._machine is not None:
+            self._machine.begin_to_stop()
 
     def machine_lost(self, build: OneBuild, reason: str) -> None:
         """Give up a machine that is gone without having closed its connection."""

@@ -173,6 +173,9 @@ class LocalMachine:
         lines = self._process.console.decode(errors="replace").strip().splitlines()
         return f"its process ended ({self._process.how}); its last words: {' / '.join(lines[-3:]) or 'none'}"
 
+    def begin_to_stop(self) -> None:
+        """Do nothing: `stop` takes no time."""
+
     async def stop(self) -> None:
         """Kill it and all that it started, and remove its directory."""
         ended = await self.check()

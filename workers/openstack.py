@@ -82,9 +82,13 @@ class OpenStackMachine:
         """Give nothing: what ends by itself is told through the boot."""
         return ""
 
-    async def stop(self) -> None:
-        """Ask for the server's end at once; the fleet goes on until nothing is left of it."""
+    def begin_to_stop(self) -> None:
+        """Ask for the server's end; the fleet goes on until nothing is left of it."""
         self.fleet.end(self.instance)
+
+    async def stop(self) -> None:
+        """Ask for it, unless that was done already."""
+        self.begin_to_stop()
 
 
 class OpenStackProvider:

@@ -61,6 +61,9 @@ class Machine(Protocol):
     async def check(self) -> str:
         """Give nothing while it lives, or a sentence about its end."""
 
+    def begin_to_stop(self) -> None:
+        """Have its end begin, where that takes long: `stop` follows soon, after the build's own end."""
+
     async def stop(self) -> None:
         """End it and all that it held: when this returns, the end is certain. May be called twice."""
 

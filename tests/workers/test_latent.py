@@ -15,6 +15,8 @@ with warnings.catch_warnings():  # Buildbot's kit turns every warning into an er
     from buildbot.test.reactor import TestReactorMixin
 import pytest
 from buildbot.interfaces import LatentWorkerCannotSubstantiate
+from buildbot.process.build import Build
+from buildbot.process.results import CANCELLED, RETRY
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
@@ -22,7 +24,7 @@ from twisted.trial import unittest
 
 from tests.patience import SLOW, free_ports
 from tests.reactor import finish
-from workers.latent import OneBuildWorker
+from workers.latent import OneBuild, OneBuildWorker
 from workers.tls import pb_port, self_signed
 
 if TYPE_CHECKING:
@@ -90,6 +92,26 @@ def test_a_worker_that_stands_still_does_not_hold_its_slot(tmp_path: Path) -> No
 
 async def _nothing(_: str = "") -> str:
     return ""
+
+
+@pytest.mark.parametrize(("results", "order"), [(RETRY, ["end", "stop", "part"]), (CANCELLED, ["stop"])])
+def test_the_end_of_the_master_ends_machines_first(
+    monkeypatch: pytest.MonkeyPatch, results: int, order: list[str]
+) -> None:
+    """Of all that a stopping master does they take the longest; a build that is cancelled may still have something to say."""
+    done: list[str] = []
+
+    async def stop(*_: Any) -> None:
+        done.append("stop")
+
+    monkeypatch.setattr(Build, "stopBuild", lambda *_: Deferred.fromCoroutine(stop()))
+    build = OneBuild.__new__(OneBuild)
+    build.finished = False
+    build.master = SimpleNamespace(reactor=SimpleNamespace(callLater=lambda *_: None))
+    slot = SimpleNamespace(end_machine=lambda: done.append("end"), part=lambda: done.append("part"))
+    build.workerforbuilder = SimpleNamespace(worker=slot)
+    build.stopBuild("Master Shutdown", results)
+    assert done == order
 
 
 class TestAttempts(TestReactorMixin, unittest.TestCase):
