@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import defaultdict
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,23 +26,25 @@ if TYPE_CHECKING:
     from workers.openstack import Login, OpenStackProvider
     from workers.provider import Boot, Provider
 
-_openstack: dict[str, OpenStackProvider] = {}
-"""By master id: a provider outlives the configuration that made it, and so does what it knows."""
 
-_local: dict[Path, LocalProvider] = {}
-"""The same, by the directory of its master's state."""
+@dataclass
+class _Running:
+    """What one configuration of a running master leaves to the next."""
 
-_slots: dict[Path, int] = {}
-"""By the same, the most slots of `openstack` so far: to take one away would cut off the build that it has."""
+    local: LocalProvider | None = None
+    openstack: OpenStackProvider | None = None
+    """Providers outlive the configuration that made them, and so does what they know."""
+    slots: int = 0
+    """The most of `openstack` so far: to take one away would cut off the build that it has."""
+    endpoint: str = ""
+    certificate: str = ""
+    """Where workers connect to with TLS, and what they are shown there: it was read when that was opened, no later."""
+    name: str = ""
+    """What the master's own certificate is for."""
 
-_shown: dict[Path, tuple[str, str]] = {}
-"""By the same, the endpoint for workers with TLS, and the certificate there: it was read when that was opened, no later."""
 
-_ids: dict[Path, str] = {}
-"""By the same, the id that everything in the clouds is marked with."""
-
-_name: dict[Path, str] = {}
-"""By the same, the name that the master's own certificate is for."""
+_masters: defaultdict[Path, _Running] = defaultdict(_Running)
+"""By the directory of their state."""
 
 
 def provider(settings: Settings) -> Provider:
@@ -65,8 +69,9 @@ def protocols(settings: Settings) -> dict[str, Any]:
     if certificate is None:
         return {"pb": {"port": f"tcp:{port}:interface={host}"}}
     endpoint = pb_port(host, port, certificate.certificate, certificate.key)
-    if settings.state not in _shown or _shown[settings.state][0] != endpoint:
-        _shown[settings.state] = (endpoint, certificate.pem)
+    running = _masters[settings.state]
+    if running.endpoint != endpoint:
+        running.endpoint, running.certificate = endpoint, certificate.pem
     return {"pb": {"port": endpoint}}
 
 
@@ -96,8 +101,9 @@ def worker_names(settings: Settings) -> list[str]:
     openstack = settings.workers.openstack
     if openstack is None:
         return [f"local-{number}" for number in range(1, settings.workers.local.count + 1)]
-    most = _slots[settings.state] = max(openstack.slots, _slots.get(settings.state, 0))
-    return [f"openstack-{number}" for number in range(1, most + 1)]
+    running = _masters[settings.state]
+    running.slots = max(openstack.slots, running.slots)
+    return [f"openstack-{number}" for number in range(1, running.slots + 1)]
 
 
 def master_id(settings: Settings) -> str:
@@ -116,9 +122,10 @@ def master_id(settings: Settings) -> str:
 
 
 def _local_provider(settings: Settings) -> LocalProvider:
-    if settings.state not in _local:
-        _local[settings.state] = LocalProvider(_local_settings(settings))
-    return _local[settings.state]
+    running = _masters[settings.state]
+    if running.local is None:
+        running.local = LocalProvider(_local_settings(settings))
+    return running.local
 
 
 def _local_settings(settings: Settings) -> LocalSettings:
@@ -149,16 +156,17 @@ def _openstack_provider(settings: Settings) -> tuple[OpenStackProvider, Any]:
         start_timeout=settings.workers.start_timeout,
         attempts=settings.workers.attempts,
     )
-    known = _ids.setdefault(settings.state, dock.master_id)
-    if known != dock.master_id:
+    running = _masters[settings.state]
+    if running.openstack is None or running.openstack.closed:
+        running.openstack = OpenStackProvider(openstack, dock, reactor)
+    elif running.openstack.dock.master_id != dock.master_id:
         # What builds now is the other's, and nobody would look after it.
         error(
-            f"setting `workers.openstack.master_id`: what this master has in the clouds is marked with {known}, not with"
-            f" {dock.master_id}: end it with `make stop`, and start it with `make start`"
+            "setting `workers.openstack.master_id`: what this master has in the clouds is marked with"
+            f" {running.openstack.dock.master_id}, not with {dock.master_id}:"
+            " end it with `make stop`, and start it with `make start`"
         )
-    if dock.master_id not in _openstack or _openstack[dock.master_id].closed:
-        _openstack[dock.master_id] = OpenStackProvider(openstack, dock, reactor)
-    return _openstack[dock.master_id], dock
+    return running.openstack, dock
 
 
 def _user_data(settings: Settings, boot: Boot, login: Login) -> str:
@@ -174,7 +182,8 @@ def _user_data(settings: Settings, boot: Boot, login: Login) -> str:
             master_port=settings.workers.port,
             packages_url=settings.packages.internal_url,
             expires=login.expires,
-            tls_ca=_trusted(settings, certificate) if certificate else "",
+            # What they will be shown need not be on the disk any more.
+            tls_ca=(_masters[settings.state].certificate or certificate.pem) if certificate else "",
             rendezvous=f"{settings.packages.internal_url}boot/{login.token}" if login.token else "",
             environment=login.environment,
             wheels=digests(settings.packages.wheels),
@@ -189,16 +198,11 @@ def _certificate(settings: Settings) -> Certificate | None:
         return None
     if workers.certificate is not None and workers.key is not None:
         return Certificate(workers.certificate, workers.key)
-    name = _name.setdefault(settings.state, workers.reached_at)
-    if name != workers.reached_at:
+    running = _masters[settings.state]
+    running.name = running.name or workers.reached_at
+    if running.name != workers.reached_at:
         error(
             "settings `workers.openstack.master_host` and `workers.host`: the certificate that this master shows since its"
-            f" start is for {name}, not for {workers.reached_at}: end it with `make stop`, and start it with `make start`"
+            f" start is for {running.name}, not for {workers.reached_at}: end it with `make stop`, and start it with `make start`"
         )
-    return self_signed(settings.state, [name])
-
-
-def _trusted(settings: Settings, certificate: Certificate) -> str:
-    """Give the certificate that workers will be shown, which need not be the one on the disk."""
-    shown = _shown.get(settings.state)
-    return shown[1] if shown else certificate.pem
+    return self_signed(settings.state, [running.name])

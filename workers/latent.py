@@ -57,12 +57,13 @@ class OneBuild(Build):
         """
         if self.finished:
             return
-        if results == RETRY and self.workerforbuilder is not None:
-            # Before all else: the machines need the longest to go.
-            self.workerforbuilder.worker.end_machine()
+        if results == RETRY:
+            # Both before all else: the machines need the longest to go, and the build may end within the next call.
+            self._master_stops = True
+            if self.workerforbuilder is not None:
+                self.workerforbuilder.worker.end_machine()
         stopping = super().stopBuild(reason, results)
         if results == RETRY:
-            self._master_stops = True
             self._part()
         elif self._parting is None:
             self._parting = self.master.reactor.callLater(ANSWER_SECONDS, self._part)

@@ -101,10 +101,11 @@ def test_the_end_of_the_master_ends_machines_first(
     """Of all that a stopping master does they take the longest; a build that is cancelled may still have something to say."""
     done: list[str] = []
 
-    async def stop(*_: Any) -> None:
+    async def stop(build: OneBuild, *_: Any) -> None:
+        assert build._master_stops == (results == RETRY), "what ends meanwhile is no machine's failure"
         done.append("stop")
 
-    monkeypatch.setattr(Build, "stopBuild", lambda *_: Deferred.fromCoroutine(stop()))
+    monkeypatch.setattr(Build, "stopBuild", lambda build, *_: Deferred.fromCoroutine(stop(build)))
     build = OneBuild.__new__(OneBuild)
     build.finished = False
     build.master = SimpleNamespace(reactor=SimpleNamespace(callLater=lambda *_: None))
