@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from master.model.manifest import Manifest
+from tests.listening import listening
 from tests.package_server_process import KEY, PackageServerProcess
 
 SCRIPT = Path(__file__).parent.parent.parent / "steps/scripts/upload.py"
@@ -67,25 +68,8 @@ def received(content: bytes) -> bytes:
 @contextmanager
 def broken_server(behave: Callable[[socket.socket, int], None]) -> Iterator[str]:
     """Give the URL of a server that treats its n-th connection as `behave` says."""
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        for number in range(100):
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            with connection:
-                behave(connection, number)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-        thread.join(30)
+    with listening(behave) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 def read_put(connection: socket.socket) -> tuple[str, bytes]:

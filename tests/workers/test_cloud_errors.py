@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from contextlib import contextmanager, suppress
-from threading import Thread
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +13,7 @@ from openstack.connection import Connection
 from twisted.internet.defer import CancelledError
 
 from tests.fakes.openstack_api import Answer, OpenStackApi, api
+from tests.listening import listening
 from workers import cloud_errors
 from workers.cloud_errors import Kind, Trouble
 from workers.tls import self_signed
@@ -310,32 +310,10 @@ def test_no_way_to_log_in_is_said(tmp_path: Path) -> None:
     )
 
 
-@contextmanager
-def answering_tls(answer: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Give the URL of something that takes each connection and does this with it."""
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            with connection, suppress(OSError):
-                answer(connection)
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = Thread(target=serve)
-        thread.start()
-        try:
-            yield f"https://127.0.0.1:{listening.getsockname()[1]}/v3"
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)
-    thread.join()
-
-
 def test_a_handshake_that_breaks_passes(tmp_path: Path) -> None:
     """What stands before a service, and starts anew, closes connections in mid-handshake: that is no wrong CA."""
-    with api() as played, answering_tls(lambda connection: connection.recv(65536)) as url:
+    with api() as played, listening(lambda connection, _: connection.recv(65536)) as port:
+        url = f"https://127.0.0.1:{port}/v3"
         sdk = connected(played.clouds_yaml(tmp_path, auth={"auth_url": url}))
         trouble = trouble_of(lambda: list(sdk.compute.servers()))
     assert (trouble.kind, trouble.done_perhaps, trouble.stale) == (PASSING, True, "")
@@ -348,12 +326,12 @@ def test_a_certificate_that_is_not_trusted_ends_a_request(tmp_path: Path) -> Non
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made.certificate, made.key)
 
-    def shake(connection: socket.socket) -> None:
+    def shake(connection: socket.socket, _: int) -> None:
         with suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True) as wrapped:
             wrapped.recv(1)
 
-    with api() as played, answering_tls(shake) as url:
-        sdk = connected(played.clouds_yaml(tmp_path, auth={"auth_url": url}))
+    with api() as played, listening(shake) as port:
+        sdk = connected(played.clouds_yaml(tmp_path, auth={"auth_url": f"https://127.0.0.1:{port}/v3"}))
         trouble = trouble_of(lambda: list(sdk.compute.servers()))
     assert (trouble.kind, trouble.stale) == (PERMANENT, "credentials")
     assert trouble.sentence.startswith("`cacert` of clouds.yaml or OS_CACERT does not do: ")
