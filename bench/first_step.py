@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.masters import HAND, measured, stock
 from bench.moments import first
 from bench.report import Report, Row, Table, at_most, seconds, spread
-from master.model.targets import Target
+from model.targets import Target
 from tests.integration.harness import DEB, ROOTS
 from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter

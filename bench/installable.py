@@ -12,8 +12,8 @@ import requests
 from bench.masters import measured
 from bench.moments import first
 from bench.report import Report, Row, Table, at_most, seconds, spread
-from master.model import layout
-from master.model.package_key import PackageKey
+from model import layout
+from model.package_key import PackageKey
 from tests.integration import tiny
 from tests.integration.harness import DEB
 

@@ -23,7 +23,7 @@ from bench.stock_openstack import START_TIMEOUT, StockOpenStack
 from lab.cloud import Lab, running
 from lab.install import install
 from lab.proxy import FaultProxy
-from master.model.targets import Target
+from model.targets import Target
 from tests.integration.cloud_harness import CLOUD, CloudInstallation
 from tests.integration.harness import CHECKOUT, DEB, ROOTS
 from workers.roots import Root, Roots, host_suite

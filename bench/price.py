@@ -16,8 +16,8 @@ import requests
 from bench.masters import measured
 from bench.moments import durations
 from bench.report import Report, Row, Table, at_most, medians, seconds, spread
-from master.model import layout
-from master.model.package_key import PackageKey
+from model import layout
+from model.package_key import PackageKey
 from tests.integration.harness import DEB, ROOTS
 from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter

@@ -18,7 +18,7 @@ import requests
 from bench.moments import Moments
 from bench.openstack_probe import Lags, soon, until
 from lab.layout import PASSWORD
-from master.model.targets import Target
+from model.targets import Target
 from tests.integration.harness import CHECKOUT, DEB
 from tests.patience import free_ports
 from workers.user_data import BootConfig, render

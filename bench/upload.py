@@ -252,9 +252,9 @@ def serve(directory: Path) -> None:
     from twisted.internet.threads import deferToThread
     from twisted.protocols.basic import LineReceiver
 
-    from master.model.package_key import PackageKey
     from master.package_server import PackageServer
     from master.uploads import Upload, Uploads
+    from model.package_key import PackageKey
 
     loop: Any = reactor
     (directory / "tree").mkdir(parents=True)

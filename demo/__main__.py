@@ -19,11 +19,11 @@ import yaml
 from demo import ceph_shaped, git_server, install, real_ceph
 from demo.rest import AskError, Master
 from master import control
-from master.model import layout
-from master.model.package_key import PackageKey
-from master.model.targets import Target
 from master.settings import Settings, SettingsError, default_path
 from master.users import operator_token
+from model import layout
+from model.package_key import PackageKey
+from model.targets import Target
 from workers.roots import Root, Roots, host_suite
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from master.model import layout
+from model import layout
 from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from master.model.package_key import PackageKey
+    from model.package_key import PackageKey
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 _CLEAN_PACKAGES = "ca-certificates,mount,python3"

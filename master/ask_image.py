@@ -20,7 +20,7 @@ from master.users import operator_token
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from master.model.targets import Target
+    from model.targets import Target
 
 LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 60

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from buildbot.process.factory import BuildFactory
 
-    from master.model.targets import Target
     from master.settings import Settings
+    from model.targets import Target
     from workers.provider import Provider
 
 

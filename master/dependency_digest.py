@@ -15,7 +15,7 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.threads import deferToThreadPool
 
 from master import git_process
-from master.model.package_key import check_sha1
+from model.package_key import check_sha1
 from workers.processes import run
 
 if TYPE_CHECKING:

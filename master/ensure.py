@@ -9,7 +9,7 @@ from buildbot.data.resultspec import Filter
 from buildbot.process.properties import Properties
 from twisted.internet.defer import DeferredLock
 
-from master.model.package_key import PackageKey
+from model.package_key import PackageKey
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-    from master.model.package_key import PackageKey
-    from master.model.targets import Target
     from master.settings import Git
+    from model.package_key import PackageKey
+    from model.targets import Target
     from workers.openstack import OpenStackProvider
     from workers.openstack_settings import PreparedImages
 

@@ -24,8 +24,8 @@ from workers.image_plan import ONLY_CLOUD, clouds_of, is_prepared
 if TYPE_CHECKING:
     from buildbot.util.service import BuildbotService
 
-    from master.model.targets import Target
     from master.settings import Settings
+    from model.targets import Target
 
 NIGHTLY = "nightly"
 """Who asks for the images that nobody asks for."""

@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from master.model.manifest import File
     from master.package_tree import Part
     from master.uploads import Incoming
+    from model.manifest import File
 
 _RECEIVE = 256 * 1024
 """Bytes received at a time. Measured: 64 KiB, Twisted's own, costs 15 % more CPU, 1 MiB 30 %."""

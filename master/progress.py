@@ -14,7 +14,7 @@ from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, WARNING
 from buildbot.reporters.utils import getURLForBuild, getURLForBuildrequest
 from twisted.internet.defer import DeferredLock
 
-from master.model.package_key import PackageKey
+from model.package_key import PackageKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

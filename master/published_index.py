@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from master.model import layout
-from master.model.package_key import PackageKey
-from master.model.targets import Target
+from model import layout
+from model.package_key import PackageKey
+from model.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,17 +19,17 @@ from buildbot.util.twisted import async_to_deferred
 from twisted.internet.threads import deferToThread
 from twisted.python import log
 
-from master.model import layout
-from master.model.package_key import PackageKey
 from master.refs import LastResolved
 from master.signing import SigningKey
 from master.uploads import Upload, Uploads
 from master.verification import verify
+from model import layout
+from model.package_key import PackageKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from master.model.targets import Target
+    from model.targets import Target
 
 
 class PublishedTree:

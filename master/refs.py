@@ -7,13 +7,13 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from master import git_process
-from master.model.package_key import PackageKey, check_sha1
+from model.package_key import PackageKey, check_sha1
 from workers.processes import run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from master.model.targets import Target
+    from model.targets import Target
 
 
 class RefUnknown(ValueError):

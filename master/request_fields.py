@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any
 
-from master.model.git_names import GitUrlPolicy, check_ref, split_ref
-from master.model.package_key import check_sha1
+from model.git_names import GitUrlPolicy, check_ref, split_ref
+from model.package_key import check_sha1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from master.model.targets import Target
+    from model.targets import Target
 
 _TEXT_MAX = 500
 _DIGITS_MAX = 18

@@ -18,12 +18,12 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from master.ensure import Answer, Ask, Ensure
 from master.images import image_schedulers
-from master.model.git_names import GitUrlPolicy
-from master.model.package_key import PackageKey
-from master.model.targets import Target
 from master.packages_api import add_packages
 from master.refs import RefUnknown, RepositoryUnreachable, resolve
 from master.request_fields import CLAIMED_OWNER, SIZES, Refused, Wanted, parse
+from model.git_names import GitUrlPolicy
+from model.package_key import PackageKey
+from model.targets import Target
 
 if TYPE_CHECKING:
     from master.settings import Git, Settings

@@ -18,8 +18,8 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from master.model.git_names import GitUrlPolicy, check_url_form
-from master.model.targets import Target, select
+from model.git_names import GitUrlPolicy, check_url_form
+from model.targets import Target, select
 from workers.openstack_settings import OpenStackSettings
 
 ENVIRONMENT_VARIABLE = "BUILDPACKAGES_SETTINGS"

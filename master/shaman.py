@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from master import shaman_forms as forms
-from master.model import layout
-from master.model.package_key import PackageKey
-from master.model.targets import Target, matrix
 from master.shaman_forms import LATEST, READY, BuildState, Distro
+from model import layout
+from model.package_key import PackageKey
+from model.targets import Target, matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -10,15 +10,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote
 
-from master.model.package_key import PackageKey
 from master.package_tree import Answer
 from master.uploads import RefusedError
+from model.package_key import PackageKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from master.model.targets import Target
     from master.published_index import Published
+    from model.targets import Target
 
 LATEST = "latest"
 READY = "ready"

@@ -17,13 +17,13 @@ from secrets import compare_digest, token_hex, token_urlsafe
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from master.model.manifest import File, check_path
+from model.manifest import File, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from master.model.package_key import PackageKey
+    from model.package_key import PackageKey
 
 MOST_BYTES = 64 * 1024**3
 MOST_FILES = 20_000

@@ -14,15 +14,15 @@ from debian.deb822 import Packages, Release
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
-from master.model import layout
-from master.model.manifest import File, Manifest
+from model import layout
+from model.manifest import File, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
     from xml.etree.ElementTree import Element
 
-    from master.model.package_key import PackageKey
+    from model.package_key import PackageKey
 
 _MOST_INDEX = 16 * 1024 * 1024
 """Bytes of an index, unpacked, or of the manifest: Ceph's are a hundredth of it, and parsing blocks."""

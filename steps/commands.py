@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from master.model.package_key import PackageKey
-    from master.model.targets import Target
+    from model.package_key import PackageKey
+    from model.targets import Target
 
 Command = list[str]
 

@@ -8,7 +8,7 @@ from buildbot.process.buildstep import BuildStep
 from buildbot.process.results import CANCELLED, FAILURE, SUCCESS
 from twisted.internet.defer import CancelledError, Deferred
 
-from master.model.package_key import PackageKey
+from model.package_key import PackageKey
 from steps import commands
 from steps.script import Script
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-    from master.model.targets import Target
+    from model.targets import Target
     from steps.commands import Command
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from buildbot.process.buildstep import BuildStep
 from buildbot.process.results import FAILURE, SUCCESS
 
-from master.model import layout
-from master.model.package_key import PackageKey
+from model import layout
+from model.package_key import PackageKey
 from steps import commands
 from steps.script import Script
 

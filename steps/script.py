@@ -8,7 +8,7 @@ from buildbot.process.buildstep import BuildStep, ShellMixin
 from buildbot.process.logobserver import LogLineObserver
 from buildbot.process.results import SUCCESS, statusToString
 
-from master.model.package_key import PackageKey
+from model.package_key import PackageKey
 from steps.output import Output
 
 if TYPE_CHECKING:

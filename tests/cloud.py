@@ -14,7 +14,7 @@ import pytest
 from lab.cloud import running
 from lab.inside.knobs import DEFAULTS
 from lab.install import install
-from master.model.targets import Target
+from model.targets import Target
 from tests import patience
 from tests.integration.harness import DEB, ROOTS, RPM
 from workers.roots import Root, Roots, host_suite

@@ -8,7 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from master.model.manifest import File
+from model.manifest import File
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "steps" / "scripts"

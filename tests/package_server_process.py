@@ -101,9 +101,9 @@ def serve(tree: str, staging: str, limits: dict[str, int]) -> None:
     from twisted.protocols.basic import LineReceiver
     from twisted.python import log
 
-    from master.model.package_key import PackageKey
     from master.package_server import PackageServer
     from master.uploads import Uploads
+    from model.package_key import PackageKey
 
     loop: Any = reactor
     uploads = Uploads(Path(staging), **limits)

@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from master.model.package_key import PackageKey
 from master.publisher import PublishedTree
+from model.package_key import PackageKey
 from tests.package_repositories import files_of
 
 CALLS = ("rename", "replace", "symlink", "fsync", "chmod", "mkdir", "rmdir", "unlink")

@@ -6,8 +6,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from master.model.package_key import PackageKey
 from master.publisher import PublishedTree
+from model.package_key import PackageKey
 
 if TYPE_CHECKING:
     from pathlib import Path

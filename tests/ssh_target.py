@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from master.model.targets import Target
+from model.targets import Target
 from tests.integration.harness import DEB, ROOTS
 from tests.patience import listens
 from workers.roots import Root, Roots, host_suite

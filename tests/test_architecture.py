@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"master", "steps", "workers", "demo", "bench", "lab", "tests", "teuthology_bridge"}
+OURS = {"master", "model", "steps", "workers", "demo", "bench", "lab", "tests", "teuthology_bridge"}
 LONGEST = 450
 LONGER = {"demo/real_ceph.py": 525, "demo/ceph_shaped.py": 475}
 """What is longer all the same, and must not grow."""
@@ -63,33 +63,33 @@ def test_the_reader_of_imports_sees_all_kinds() -> None:
 
 def test_there_is_something_to_look_at() -> None:
     """Every package that these rules are about has modules where they are looked for."""
-    for package in ("master", "master/model", "steps", "workers"):
+    for package in ("master", "model", "steps", "workers"):
         assert len(modules(package)) >= 5, package
 
 
-@pytest.mark.parametrize("path", modules("master/model"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", modules("model"), ids=lambda path: path.name)
 def test_the_model_stands_on_the_standard_library(path: Path) -> None:
-    """master.model imports the standard library and itself, so that anything may stand on it."""
+    """`model` imports the standard library and itself, so that anything may stand on it."""
     for module in imports(path.read_text()):
-        assert is_of(module, "master.model") or module.split(".")[0] in sys.stdlib_module_names, module
+        assert is_of(module, "model") or module.split(".")[0] in sys.stdlib_module_names, module
 
 
 @pytest.mark.parametrize("path", modules("steps"), ids=lambda path: path.name)
 def test_steps_know_the_model_only(path: Path) -> None:
-    """Of ours, steps import master.model and each other: neither the master's assembly nor workers."""
-    assert strangers(path, "master.model", "steps") == set()
+    """Of ours, steps import `model` and each other: neither the master's assembly nor workers."""
+    assert strangers(path, "model", "steps") == set()
 
 
 @pytest.mark.parametrize("path", modules("workers"), ids=lambda path: path.name)
 def test_workers_know_the_model_only(path: Path) -> None:
-    """Of ours, workers import master.model and each other: neither the master's assembly nor steps."""
-    assert strangers(path, "master.model", "workers") == set()
+    """Of ours, workers import `model` and each other: neither the master's assembly nor steps."""
+    assert strangers(path, "model", "workers") == set()
 
 
 @pytest.mark.parametrize("path", modules("master"), ids=lambda path: path.name)
 def test_the_master_needs_no_tests_and_no_demonstration(path: Path) -> None:
     """What runs in production imports neither the demonstration, nor the benchmark, nor tests, nor the bridge."""
-    assert strangers(path, "master", "steps", "workers") == set()
+    assert strangers(path, "master", "model", "steps", "workers") == set()
 
 
 def test_the_bridge_shares_no_code() -> None:
@@ -109,7 +109,7 @@ def test_what_runs_on_a_worker_needs_python_only(path: Path) -> None:
 )
 def test_nobody_imports_the_bare_package(path: Path) -> None:
     """`import master` is written nowhere: what is meant is always a module of it."""
-    assert not imports(path.read_text()) & {"master", "steps", "workers"}
+    assert not imports(path.read_text()) & {"master", "model", "steps", "workers"}
 
 
 def test_master_cfg_is_a_table_of_contents() -> None:
@@ -150,7 +150,7 @@ def test_no_file_is_too_long_to_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", modules("master", "steps", "workers"), ids=lambda path: str(path.relative_to(ROOT))
+    "path", modules("master", "model", "steps", "workers"), ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_no_shell_and_no_net_for_every_error(path: Path) -> None:
     """No command goes through a shell's text, and nothing catches every exception there is."""
@@ -170,7 +170,7 @@ def test_no_shell_and_no_net_for_every_error(path: Path) -> None:
     "path",
     [
         path
-        for path in modules("master", "steps", "workers")
+        for path in modules("master", "model", "steps", "workers")
         if "scripts" not in path.parts and path.name != "control.py"
     ],
     ids=lambda path: str(path.relative_to(ROOT)),

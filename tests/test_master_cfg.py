@@ -163,7 +163,7 @@ def test_wrong_settings_are_all_told(tmp_path: Path) -> None:
     """A configuration with several mistakes is refused with every sentence, as `buildbot checkconfig` prints it."""
     errors = load(tmp_path, "targets: [nonesuch]\ntitel: x\nworkers: {attempts: 0}\n")["errors"]
     text = "\n".join(errors)
-    assert "targets: 'nonesuch' matches no target; the matrix: python -m master.model.targets" in text
+    assert "targets: 'nonesuch' matches no target; the matrix: python -m model.targets" in text
     assert "titel: unknown key" in text
     assert "workers.attempts: input should be greater than or equal to 1 (it is 0)" in text
 

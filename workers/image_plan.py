@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from master.model.targets import Target
+    from model.targets import Target
     from workers.openstack_settings import CloudSettings, PreparedImages
 
 ONLY_IMAGE = "only_image"

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from twisted.python import log
 
-from master.model.package_key import PackageKey
+from model.package_key import PackageKey
 from workers.cloud_data import PREPARED, Kept
 from workers.cloud_errors import Kind, Trouble
 from workers.image_plan import ONLY_IMAGE, is_prepared
@@ -24,7 +24,7 @@ from workers.snapshots import Snapshots
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from master.model.targets import Target
+    from model.targets import Target
     from workers.cloud import Cloud
     from workers.cloud_data import Image
     from workers.fleet import Fleet

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from master.model.targets import Target
+    from model.targets import Target
     from workers.cloud_data import Leftover
     from workers.cloud_errors import Trouble
     from workers.sizes import NovaFlavor

@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.python import log
 from twisted.python.failure import Failure
 
-from master.model.targets import Target
+from model.targets import Target
 from workers.provider import NoMachine, NoMachineEver
 from workers.sizes import Size
 

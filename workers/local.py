@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-    from master.model.targets import Target
+    from model.targets import Target
     from workers.provider import Boot, Machine
 
 _MARK = "BUILDPACKAGES_SCRATCH"

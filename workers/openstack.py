@@ -23,7 +23,7 @@ from workers.provider import NoMachineEver
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from master.model.targets import Target
+    from model.targets import Target
     from workers.cloud_data import Image
     from workers.openstack_settings import NewestImage, OpenStackSettings
     from workers.prewarm import Warm

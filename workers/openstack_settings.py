@@ -15,7 +15,7 @@ from workers.sizes import Size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from master.model.targets import Target
+    from model.targets import Target
 
 _STRICT = ConfigDict(extra="forbid")
 T = TypeVar("T")

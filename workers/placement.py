@@ -18,7 +18,7 @@ from workers.provider import NoMachineEver
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from master.model.targets import Target
+    from model.targets import Target
     from workers.fleet import Fleet
     from workers.instance import Instance
     from workers.openstack_settings import OpenStackSettings

@@ -11,7 +11,7 @@ from buildbot.util import Notifier
 from twisted.internet.defer import ensureDeferred
 from twisted.python import log
 
-from master.model.targets import Target
+from model.targets import Target
 from workers.cloud_errors import Trouble
 from workers.provider import NoMachineEver
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from master.model.targets import Target
+    from model.targets import Target
     from workers.sizes import Size
 
 

@@ -18,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from master.model.distros import DISTS
-from master.model.targets import Target
+from model.distros import DISTS
+from model.targets import Target
 from workers.provider import NoMachineEver
 from workers.wheels import Machine, fetch
 

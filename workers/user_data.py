@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from master.model.targets import Target
+from model.targets import Target
 
 FAMILIES: Mapping[str, str] = {
     "debian": "apt",

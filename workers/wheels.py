@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from master.model.distros import DEB_ARCHES
+from model.distros import DEB_ARCHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from master.model.targets import Target
+from model.targets import Target
 
 if TYPE_CHECKING:
     from workers.sizes import Size

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from master.model.targets import Target
+from model.targets import Target
 from tests.integration import tiny
 from tests.integration.harness import DEB, Installation, tiny_installation
 from workers.roots import Root, host_suite

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from demo import ceph_shaped
-from master.model.targets import Target
 from master.settings import Settings, SettingsError
+from model.targets import Target
 from tests.integration import tiny
 from tests.integration.cloud_cases import Gate
 from tests.integration.harness import DEB, ROOTS, Installation, tiny_installation

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from demo import install
-from master.model.package_key import PackageKey
+from model.package_key import PackageKey
 from tests.integration.harness import DEB, ROOTS, RPM, Installation, installation
 from workers.roots import Roots
 

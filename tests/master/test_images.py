@@ -18,8 +18,8 @@ from twisted.internet.defer import ensureDeferred
 from master.ask_image import AskError, Progress, follow, main
 from master.builders import builders
 from master.images import ImagesScheduler, UtcNightly, image_schedulers, image_services, image_targets
-from master.model.targets import matrix
 from master.settings import ENVIRONMENT_VARIABLE, Settings
+from model.targets import matrix
 
 ROOT = Path(__file__).parents[2]
 BOOKWORM, TRIXIE = (f"ceph-deb-{dist}-x86_64-default" for dist in ("bookworm", "trixie"))

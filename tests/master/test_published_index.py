@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from master.model.package_key import PackageKey
-from master.model.targets import Target
 from master.published_index import Directories, PublishedIndex
+from model.package_key import PackageKey
+from model.targets import Target
 from tests.published import DAY, Publications
 
 NAME = "ceph-deb-jammy-x86_64-default"

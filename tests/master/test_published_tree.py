@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from master.model import layout
-from master.model.package_key import PackageKey
 from master.publisher import PublishedTree
+from model import layout
+from model.package_key import PackageKey
 from tests.package_repositories import files_of
 
 ROOT = Path(__file__).parents[2]

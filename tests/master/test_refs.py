@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from master.model.package_key import PackageKey
 from master.refs import LastResolved, RefUnknown, RepositoryUnreachable, resolve
+from model.package_key import PackageKey
 from tests.git_repositories import commit, git, git_daemon, new_repository
 from tests.patience import free_ports
 from tests.reactor import finish

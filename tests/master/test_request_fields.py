@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from master.model.git_names import GitUrlPolicy
-from master.model.targets import Target
 from master.request_fields import Refused, Wanted, parse
+from model.git_names import GitUrlPolicy
+from model.targets import Target
 
 SHA1 = "0123456789abcdef0123456789abcdef01234567"
 DEB = "ceph-deb-jammy-x86_64-default"

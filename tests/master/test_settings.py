@@ -174,7 +174,7 @@ contributors_trusted: perhaps
         "git.canonical_url: is missing",
         "git.allowed: allowed git URL 'https://github.com' must end with / (it is ['https://github.com'])",
         "git.timout: unknown key",
-        "targets: 'ceph-deb-jamy-*' matches no target; the matrix: python -m master.model.targets (it is ['ceph-deb-jamy-*'])",
+        "targets: 'ceph-deb-jamy-*' matches no target; the matrix: python -m model.targets (it is ['ceph-deb-jamy-*'])",
         "titel: unknown key",
         "title: string should have at most 18 characters (it is 'Nineteen characters')",
         "www.port: input should be less than or equal to 65535 (it is 70000)",

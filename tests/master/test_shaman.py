@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from master import shaman
-from master.model.package_key import PackageKey
-from master.model.targets import Target
 from master.package_tree import Answer
 from master.published_index import PublishedIndex
 from master.shaman import Shaman
 from master.shaman_forms import BuildState, described, place_of_sha1, repository_text
 from master.uploads import RefusedError
+from model.package_key import PackageKey
+from model.targets import Target
 from tests.contract.shaman_tree import (
     ARM,
     BOOKWORM,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from master.model.manifest import File
-from master.model.package_key import PackageKey
 from master.uploads import Incoming, RefusedError, Upload, Uploads
+from model.manifest import File
+from model.package_key import PackageKey
 
 KEY = PackageKey.from_string("ceph-deb-jammy-x86_64-default/0123456789abcdef0123456789abcdef01234567")
 OTHER = PackageKey.from_string("ceph-rpm-centos9-x86_64-default/" + "f" * 40)

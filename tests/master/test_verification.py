@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from master import verification
-from master.model.manifest import File, Manifest
-from master.model.package_key import PackageKey
+from model.manifest import File, Manifest
+from model.package_key import PackageKey
 from tests.package_repositories import (
     DEB_KEY,
     DEB_NAMES,

@@ -9,8 +9,8 @@ import yaml
 from buildbot.config import ConfigErrors
 
 from master import workers
-from master.model.targets import Target
 from master.settings import Settings
+from model.targets import Target
 from tests.fakes.boot import FakeBoot
 from workers.local import LocalProvider
 from workers.openstack import Login, OpenStackProvider

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from master.model.package_key import PackageKey
-from master.model.targets import Target
+from model.package_key import PackageKey
+from model.targets import Target
 from steps import commands
 
 SHA1 = "73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5"

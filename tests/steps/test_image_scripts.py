@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from master.model.targets import Target
+from model.targets import Target
 from tests.git_repositories import commit, git, git_daemon, new_repository
 from tests.integration.harness import DEB, ROOTS
 from tests.package_repositories import SCRIPTS, run_script

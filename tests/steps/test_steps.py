@@ -19,7 +19,7 @@ import pytest
 from twisted.internet.error import ConnectionLost
 from twisted.trial import unittest
 
-from master.model.package_key import PackageKey
+from model.package_key import PackageKey
 from steps.build import BuildPackages, SourceTarball
 from steps.prepare import AlreadyPublished, BuildDependencies, Checkout, Machine, Version
 from steps.publish import Publish, Repository, UploadPackages

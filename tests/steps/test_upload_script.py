@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from master.model.manifest import Manifest
+from model.manifest import Manifest
 from tests.listening import listening
 from tests.package_server_process import KEY, PackageServerProcess
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from master.model.targets import Target
+from model.targets import Target
 from tests import teuthology_venv
 from tests.patience import SLOW
 from tests.teuthology_bridge.job_wants import DEFAULTS, ROWS, made_up, named

@@ -25,8 +25,8 @@ from lab import guest, hypervisor
 from lab.errors import LabError
 from lab.layout import HOME
 from master import control
-from master.model.targets import Target
 from master.settings import Settings
+from model.targets import Target
 from tests.integration.cloud_harness import CloudInstallation
 from tests.integration.harness import DEB
 from tests.patience import free_ports

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from master.model.targets import Target
+from model.targets import Target
 from tests.integration.harness import CHECKOUT
 from tests.patience import free_ports
 from workers.cloud_data import Leftover, Limits, Seen

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 
-from master.model.targets import Target
+from model.targets import Target
 from tests.fakes.cloud import SMALL, FakeCloud
 from workers.cloud_data import Image, Leftover, Wanted
 from workers.cloud_errors import Kind, Trouble

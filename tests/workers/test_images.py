@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import Clock
 
-from master.model.targets import Target
+from model.targets import Target
 from tests.cloud import until
 from tests.fakes.boot import DEB, FakeBoot
 from tests.reactor import finish

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from master.model.targets import Target
+from model.targets import Target
 from workers.openstack_settings import NewestImage, OpenStackSettings, first_match
 
 DEB = Target.from_name("ceph-deb-bookworm-x86_64-default")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from twisted.internet.defer import CancelledError, ensureDeferred
 
-from master.model.targets import Target
+from model.targets import Target
 from tests.fakes.boot import DEB, FakeBoot
 from tests.fakes.cloud import BIG
 from tests.fakes.provider import NOON, Provided, done

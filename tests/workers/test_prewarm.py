@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 
-from master.model.targets import Target
+from model.targets import Target
 from tests.fakes.boot import DEB, FakeBoot
 from tests.fakes.provider import done
 from workers.cloud_errors import Kind, Trouble

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from master.model.distros import DISTS
-from master.model.targets import Target, matrix
+from model.distros import DISTS
+from model.targets import Target, matrix
 from tests.workers.test_tls import NOW
 from workers.tls import self_signed
 from workers.user_data import FAMILIES, MOST_BYTES, BootConfig, render

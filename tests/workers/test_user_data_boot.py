@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from master.model.targets import Target
+from model.targets import Target
 from tests.cloud import prepared_roots
 from tests.integration.harness import DEB, RPM
 from tests.package_server_process import PackageServerProcess

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from master.model.distros import DISTS
+from model.distros import DISTS
 from tests.package_server_process import PackageServerProcess
 from tests.patience import free_ports
 from tests.workers.fetched_wheels import fetched_wheels

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
-from master.model.targets import Target
+from model.targets import Target
 from workers.cloud import Cloud
 from workers.cloud_errors import Trouble
 from workers.doctor import verdicts

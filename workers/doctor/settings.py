@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import TypeAdapter
 
-from master.model.targets import Target, select
+from model.targets import Target, select
 from workers.openstack_settings import OpenStackSettings
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from master.model.targets import Target
+    from model.targets import Target
     from workers.cloud import Cloud
     from workers.doctor.settings import Address, InForce
     from workers.openstack_settings import CloudSettings

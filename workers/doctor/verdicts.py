@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from master.model.targets import Target
+    from model.targets import Target
     from workers.cloud_data import Leftover, Limits, Seen
     from workers.doctor.settings import Address
     from workers.openstack_settings import CloudSettings

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from master.model.package_key import PackageKey
-    from master.model.targets import Target
+    from model.package_key import PackageKey
+    from model.targets import Target
 
 KEY_FILE = "key.asc"
 """The public signing key, at the root of the tree."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from master.model.targets import Target, matrix, select
+from model.targets import Target, matrix, select
 
 ROOT = Path(__file__).parents[3]
 
@@ -56,7 +56,7 @@ ceph-rpm-rocky10-aarch64-debug      rocky 10        aarch64   debug
 def command(*patterns: str) -> subprocess.CompletedProcess[str]:
     """Run the module as a person would."""
     return subprocess.run(
-        [sys.executable, "-m", "master.model.targets", *patterns],
+        [sys.executable, "-m", "model.targets", *patterns],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -87,8 +87,7 @@ def test_a_pattern_that_matches_nothing_is_a_mistake_of_the_command() -> None:
     assert finished.returncode == 2
     assert finished.stdout == ""
     assert (
-        "error: 'ceph-deb-jessie-*' matches no target; the matrix: python -m master.model.targets"
-        in finished.stderr
+        "error: 'ceph-deb-jessie-*' matches no target; the matrix: python -m model.targets" in finished.stderr
     )
 
 
@@ -203,6 +202,4 @@ def test_a_pattern_that_chooses_nothing_is_refused() -> None:
     """A mistyped pattern is an error that names it, though another pattern chooses something."""
     with pytest.raises(ValueError) as caught:
         select(["ceph-deb-jammy-*", "ceph-deb-jamy-*"])
-    assert str(caught.value) == (
-        "'ceph-deb-jamy-*' matches no target; the matrix: python -m master.model.targets"
-    )
+    assert str(caught.value) == ("'ceph-deb-jamy-*' matches no target; the matrix: python -m model.targets")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from master.model.package_key import PackageKey, check_sha1
-from master.model.targets import Target
+from model.package_key import PackageKey, check_sha1
+from model.targets import Target
 
 SHA1 = "0123456789abcdef0123456789abcdef01234567"
 

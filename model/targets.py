@@ -1,4 +1,4 @@
-"""Targets: what one builder builds. `python -m master.model.targets` prints the matrix."""
+"""Targets: what one builder builds. `python -m model.targets` prints the matrix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from itertools import product
 from typing import TYPE_CHECKING
 
-from master.model.distros import DEB_ARCHES, DISTS, FLAVORS, Dist
+from model.distros import DEB_ARCHES, DISTS, FLAVORS, Dist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,14 +93,14 @@ def select(patterns: Iterable[str], projects: Sequence[str] = ("ceph",)) -> tupl
     for pattern in patterns:
         found = {target for target in everything if fnmatchcase(target.name, pattern)}
         if not found:
-            raise ValueError(f"{pattern!r} matches no target; the matrix: python -m master.model.targets")
+            raise ValueError(f"{pattern!r} matches no target; the matrix: python -m model.targets")
         chosen |= found
     return tuple(target for target in everything if target in chosen)
 
 
 def main() -> None:
     """Print the matrix; with patterns, as in the setting `targets`, say which they turn on."""
-    parser = argparse.ArgumentParser(prog="python -m master.model.targets", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m model.targets", description=main.__doc__)
     parser.add_argument("patterns", nargs="*", help="shell patterns, as in the setting `targets`")
     patterns = parser.parse_args().patterns
     try:

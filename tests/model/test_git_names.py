@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from master.model.git_names import GitUrlPolicy, check_ref
+from model.git_names import GitUrlPolicy, check_ref
 from tests.git_repositories import ENVIRONMENT
 
 POLICY = GitUrlPolicy(("https://github.com/", "git://127.0.0.1:9418/"))

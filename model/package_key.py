@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from master.model.targets import Target
+from model.targets import Target
 
 _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from master.model import layout
-from master.model.package_key import PackageKey
-from master.model.targets import Target
+from model import layout
+from model.package_key import PackageKey
+from model.targets import Target
 
 SHA1 = "0123456789abcdef0123456789abcdef01234567"
 DEB = PackageKey.from_string(f"ceph-deb-jammy-x86_64-default/{SHA1}")
