@@ -10,7 +10,7 @@ import pytest
 
 from model.targets import Target, matrix, select
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 PRINTED = """\
 target                              distribution    arch      flavor
