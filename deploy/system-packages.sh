@@ -4,7 +4,7 @@
 set -euo pipefail
 declare -A groups=(
     [runtime]='ca-certificates debian-archive-keyring dpkg-dev git gnupg mmdebstrap patch python3-venv xz-utils'
-    [tests]='apt-utils beanstalkd build-essential debhelper devscripts fakeroot chromium chromium-driver createrepo-c curl dpkg-dev fonts-dejavu-core nginx-light procps rpm shellcheck'
+    [tests]='apt-utils beanstalkd build-essential debhelper devscripts fakeroot chromium chromium-driver createrepo-c curl dpkg-dev fonts-dejavu-core nginx-light postgresql procps rpm shellcheck'
     [lab]='mariadb-client-core mariadb-common mariadb-server-core util-linux'
     [lab-vm]='e2fsprogs gcc genisoimage iproute2 libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu libvirt-dev mmdebstrap pkg-config python3-dev qemu-system-x86 qemu-utils util-linux'
 )

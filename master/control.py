@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from master.database import connection_problem
 from master.settings import ENVIRONMENT_VARIABLE, Settings, SettingsError, default_path
 from master.users import operator_token
 
@@ -62,6 +63,8 @@ def prepare(settings_file: Path, settings: Settings) -> None:
     )
     schema = state / "schema"
     wanted = f"buildbot {version('buildbot')} {settings.database}\n"
+    if problem := connection_problem(settings.database):
+        raise ControlError(f"The setting `database` names a database that cannot be opened: {problem}")
     if not schema.exists() or schema.read_text() != wanted:
         _buildbot(settings_file, "upgrade-master", "--quiet", str(state))
         schema.write_text(wanted)

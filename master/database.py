@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import SingletonThreadPool
 
 if TYPE_CHECKING:
@@ -24,6 +25,40 @@ def database(settings: Settings) -> dict[str, Any]:
         event.listen(Engine, "connect", _relax)
     kept = {"poolclass": SingletonThreadPool} if _is_sqlite(settings.database) else {}
     return {"db_url": settings.database, "engine_kwargs": kept}
+
+
+def problem_of(url: str) -> str:
+    """Return why a database URL cannot be used, or an empty string. The URL may hold a password: it is not quoted."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return "this is not a database URL such as postgresql://buildpackages@/buildpackages"
+    try:
+        parsed.get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        return (
+            f"SQLAlchemy knows no database {parsed.drivername!r}; use postgresql, or leave it out for SQLite"
+        )
+    except ImportError as error:
+        return (
+            f"{parsed.drivername} needs the Python module {error.name or error}, which is not installed:"
+            " install it into .venv, use postgresql, or leave the setting out for SQLite"
+        )
+    return ""
+
+
+def connection_problem(url: str) -> str:
+    """Return why a server does not let us in, in its own words, or an empty string. Blocks for its time limit."""
+    if _is_sqlite(url):
+        return ""
+    engine = create_engine(url)
+    try:
+        engine.connect().close()
+    except DBAPIError as error:
+        return " ".join(str(error.orig).split())
+    finally:
+        engine.dispose()
+    return ""
 
 
 class Index(BuildbotService):

@@ -215,6 +215,12 @@ class Settings:
         tree, staging = self.packages.directory, self.packages.staging
         if staging == tree or tree in staging.parents or staging in tree.parents:
             problems.append("packages.staging: must lie beside packages.directory, not inside it")
+        if not self.database.startswith("sqlite:"):
+            # SQLAlchemy takes most of a second to import, and nearly everybody uses SQLite.
+            from master.database import problem_of
+
+            if problem := problem_of(self.database):
+                problems.append(f"database: {problem}")
         ports = [self.www.port, self.packages.port, self.workers.port]
         if len(set(ports)) != len(ports):
             problems.append(f"www.port, packages.port, workers.port: {ports} must differ")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from buildbot.db.enginestrategy import create_engine
 
-from master.database import database
+from master.database import database, problem_of
+from master.settings import Settings, SettingsError
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parents[2]
 
 
 def given(url: str) -> dict[str, Any]:
@@ -38,3 +40,35 @@ def test_another_database_gets_its_own_pool() -> None:
         "db_url": "postgresql://localhost/buildbot",
         "engine_kwargs": {},
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("postgresql://buildpackages@/buildpackages", ""),
+        ("postgresql+psycopg://buildpackages:secret@db/buildpackages", ""),
+        ("sqlite:////var/lib/state.sqlite", ""),
+        ("buildpackages", "this is not a database URL such as postgresql://buildpackages@/buildpackages"),
+        ("postgresql://u:secret@h:port/", "this is not a database URL such as postgresql://buildpackages@/buildpackages"),
+        ("postgres://u:secret@h/d", "SQLAlchemy knows no database 'postgres'; use postgresql, or leave it out for SQLite"),
+        (
+            "mysql://u:secret@h/d",
+            (
+                "mysql needs the Python module MySQLdb, which is not installed: install it into .venv, use postgresql,"
+                " or leave the setting out for SQLite"
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_a_database_that_cannot_be_used_is_a_sentence_without_its_password(url: str, problem: str) -> None:
+    """An unknown database, a missing driver and a malformed URL are told apart, and no password is shown."""
+    assert problem_of(url) == problem
+
+
+def test_the_settings_file_names_the_database_as_the_problem(tmp_path: Path) -> None:
+    """An operator reads which setting is wrong before anything is started."""
+    file = tmp_path / "settings.yaml"
+    file.write_text((ROOT / "settings.example.yaml").read_text() + "database: mysql://u:secret@h/d\n")
+    with pytest.raises(SettingsError, match="database: mysql needs the Python module MySQLdb") as caught:
+        Settings.from_file(file)
+    assert "secret" not in str(caught.value)
