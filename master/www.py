@@ -16,10 +16,9 @@ from buildbot.www.authz.endpointmatchers import (
     RebuildBuildEndpointMatcher,
 )
 from buildbot.www.authz.roles import RolesFromBase, RolesFromOwner
-from buildbot.www.rest import V2RootResource
-from twisted.internet import threads
 from twisted.internet.defer import ensureDeferred, succeed
 
+from master import buildbot_patches
 from master.packages_api import PATH
 from master.request_fields import CLAIMED_OWNER
 from master.users import OPERATOR, Users, digest, operator_token
@@ -143,33 +142,9 @@ class UsersOnly(Authz):
         return ensureDeferred(self._allowed(*arguments))
 
 
-def _write_json_data(request: Any, encoder: Any, data: Any) -> None:
-    """Encode in this thread, as Buildbot does, but write in the reactor's.
-
-    Buildbot 4.3 writes from here, and Twisted is not made for that: answers got garbled under load,
-    and a client that hung up at the wrong moment left the port dead for everybody.
-    """
-    body = encoder.encode(data).encode()
-    threads.blockingCallFromThread(_reactor(), _write, request, body)
-
-
-def _write(request: Any, body: bytes) -> None:
-    if request.finished or request.channel is None:
-        return
-    request.setHeader(b"content-length", str(len(body)).encode())
-    if request.method != b"HEAD":
-        request.write(body)
-
-
-def _reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
-
-
 def www(settings: Settings) -> dict[str, Any]:
     """Give `c["www"]`."""
-    V2RootResource._write_json_data = staticmethod(_write_json_data)  # type: ignore[method-assign]  # noqa: SLF001
+    buildbot_patches.apply()
     return {
         "port": f"tcp:{settings.www.port}:interface={settings.www.host}",
         "auth": SecretAuth(dict(settings.users), settings.state),

@@ -1,0 +1,221 @@
+"""Replacements for parts of Buildbot 4.3's web server that let one client stop or exhaust the master.
+
+docs/adr/0006-what-we-change-in-buildbot.md says why each is here and when it can go. The tests check that Buildbot still
+has every name that is replaced.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from buildbot.data.base import EndpointKind
+from buildbot.db import logs
+from buildbot.www import service, ws
+from buildbot.www.rest import V2RootResource
+from twisted.internet import threads
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.web import server
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+
+MOST_BODY = 64 * 1024
+"""Bytes of a request's body. The largest that is meant is a request for packages, of some hundred bytes."""
+
+MOST_MESSAGE = 64 * 1024
+"""Bytes of a message that a browser sends over a websocket; it only subscribes to events."""
+
+PATIENCE = 60.0
+"""Seconds that a client may take to read what was written to it before more is written; then it is dropped."""
+
+_from_pool = logs._async_iter_on_pool  # noqa: SLF001
+
+
+def apply() -> None:
+    """Put the replacements in place. Applying them again changes nothing."""
+    V2RootResource._write_json_data = staticmethod(write_json_data)  # type: ignore[method-assign]  # noqa: SLF001
+    V2RootResource._render_raw = _render_raw  # type: ignore[method-assign]  # noqa: SLF001
+    logs._async_iter_on_pool = lines_from_pool  # noqa: SLF001
+    service.BuildbotSite.requestFactory = LimitedRequest
+    ws.WsProtocolFactory.__init__ = _limited_websockets  # type: ignore[method-assign]
+
+
+def write_json_data(request: Any, encoder: Any, data: Any) -> None:
+    """Encode JSON in this thread, as Buildbot does, but write it in the reactor's.
+
+    Buildbot writes from here. Twisted does not allow that: under load, answers were garbled, and a client that
+    hung up at the wrong moment left the port dead for everybody.
+    """
+    body = encoder.encode(data).encode()
+    threads.blockingCallFromThread(_reactor(), _write_json, request, body)
+
+
+def _write_json(request: Any, body: bytes) -> None:
+    if _is_gone(request):
+        return
+    request.setHeader(b"content-length", str(len(body)).encode())
+    if request.method != b"HEAD":
+        request.write(body)
+
+
+async def lines_from_pool(
+    generator_sync: Callable[[], Generator[Any, None, None]], *, max_backlog: int = 1, **others: Any
+) -> AsyncGenerator[Any, None]:
+    """Run a generator in the thread pool and yield its items, without a thread that waits for them to be taken.
+
+    Buildbot reads a log in pieces of 64 KiB, each in a thread that ends when all lines of the piece were taken. A
+    client that hangs up takes no more, so the thread never ended; the pool, half as many threads as processors, also
+    stores logs, so every build stood still.
+    """
+    if max_backlog > 0:  # Storing a log: its reader is Buildbot itself and takes every piece.
+        async for item in _from_pool(generator_sync, max_backlog=max_backlog, **others):
+            yield item
+        return
+    pool = others["provider_threadpool"]
+    for item in await threads.deferToThreadPool(others["reactor"], pool, lambda: list(generator_sync())):
+        yield item
+
+
+async def _render_raw(self: Any, request: Any, ep: Any, rspec: Any, kwargs: dict[str, Any]) -> None:
+    """Answer with a log's text, at the client's own pace.
+
+    Buildbot writes as fast as it reads the database, so that all a slow client has not taken is in memory.
+    """
+    try:
+        data = await ep.stream(rspec, kwargs)
+    except NotImplementedError:
+        data = await ep.get(rspec, kwargs)
+    if data is None:
+        self._write_not_found_rest_error(request, ep, rspec=rspec, kwargs=kwargs)
+        return
+    request.setHeader(b"content-type", data["mime-type"].encode() + b"; charset=utf-8")
+    if ep.kind != EndpointKind.RAW_INLINE:
+        request.setHeader(b"content-disposition", b"attachment; filename=" + data["filename"].encode())
+    if isinstance(data["raw"], str):
+        request.write(data["raw"].encode())
+        return
+    pace = _Pace(request)
+    try:
+        async for text in data["raw"]:
+            await pace.ready()
+            if _is_gone(request):
+                return
+            request.write(text.encode())
+    finally:
+        pace.end()
+
+
+@implementer(IPushProducer)
+class _Pace:
+    """Tells when a client can take more; drops it when it takes nothing for too long."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._resumed: Deferred[None] | None = None
+        self._patience: Any = None
+        request.registerProducer(self, True)
+
+    async def ready(self) -> None:
+        """Return when the client can take more, or is gone."""
+        if self._resumed is not None:
+            await self._resumed
+
+    def end(self) -> None:
+        """Stop watching the client."""
+        self.resumeProducing()
+        if not _is_gone(self._request):
+            self._request.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        """Wait, but not for ever: the transport has enough in its buffer."""
+        if self._resumed is None:
+            self._resumed = Deferred()
+            self._patience = _reactor().callLater(PATIENCE, self._drop)
+
+    def resumeProducing(self) -> None:
+        """Go on: the transport's buffer is empty."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            if self._patience.active():
+                self._patience.cancel()
+            resumed.callback(None)
+
+    def stopProducing(self) -> None:
+        """Go on, to find that the client is gone."""
+        self.resumeProducing()
+
+    def _drop(self) -> None:
+        self._request.transport.abortConnection()
+
+
+class LimitedRequest(server.Request):
+    """A request to the web port whose body is refused before it is read when it is too large.
+
+    Twisted keeps a body of any size, in memory or in a file, and Buildbot decodes JSON before it looks at who sent it.
+    """
+
+    channel: Any
+    content: Any
+    _received = 0
+
+    def gotLength(self, length: int | None) -> None:
+        """Refuse on the headers alone."""
+        super().gotLength(min(length or 0, MOST_BODY))
+        if length is not None and length > MOST_BODY:
+            self._refuse()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Take a piece of the body; one without Content-Length is refused as soon as it is too large."""
+        self._received += len(data)
+        if self._received <= MOST_BODY:
+            super().handleContentChunk(data)
+        elif self._received - len(data) <= MOST_BODY:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        body = b"The body of a request may have at most %d bytes.\n" % MOST_BODY
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        transport = self.channel.transport
+        transport.write(
+            b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (status, status.phrase.encode(), len(body), body)
+        )
+        self._received = MOST_BODY + 1
+        # The rest is read and thrown away for a moment: a reset could overtake the answer.
+        transport.loseWriteConnection()
+        _reactor().callLater(2.0, transport.abortConnection)
+
+    def process(self) -> None:
+        """Answer, unless the request has been refused."""
+        if self._received <= MOST_BODY:
+            super().process()
+
+
+def _limited_websockets(self: Any, master: Any) -> None:
+    """Bound what a browser sends over a websocket, and drop one that does not answer.
+
+    Autobahn's default is no limit: one anonymous message took all memory there was.
+    """
+    super(ws.WsProtocolFactory, self).__init__()
+    self.master = master
+    self.setProtocolOptions(
+        webStatus=False,
+        maxFramePayloadSize=MOST_MESSAGE,
+        maxMessagePayloadSize=MOST_MESSAGE,
+        openHandshakeTimeout=10,
+        autoPingInterval=master.config.www.get("ws_ping_interval", 0) or 30,
+        autoPingTimeout=30,
+    )
+
+
+def _is_gone(request: Any) -> bool:
+    return bool(request.finished) or request.channel is None
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
