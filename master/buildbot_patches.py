@@ -6,12 +6,13 @@ has every name that is replaced.
 
 from __future__ import annotations
 
+from functools import partialmethod
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from buildbot.data.base import EndpointKind
 from buildbot.db import logs
-from buildbot.www import service, ws
+from buildbot.www import auth, service, ws
 from buildbot.www.rest import V2RootResource
 from twisted.internet import threads
 from twisted.internet.defer import Deferred
@@ -34,8 +35,9 @@ PATIENCE = 60.0
 _from_pool = logs._async_iter_on_pool  # noqa: SLF001
 
 
-def apply() -> None:
-    """Put the replacements in place. Applying them again changes nothing."""
+def apply(*, https: bool) -> None:
+    """Put the replacements in place; `https` if browsers reach the web port by HTTPS. Applying them again changes nothing."""
+    service.BuildbotSession.updateSession = partialmethod(_update_session, https=https)  # type: ignore[method-assign]
     V2RootResource._write_json_data = staticmethod(write_json_data)  # type: ignore[method-assign]  # noqa: SLF001
     V2RootResource._render_raw = _render_raw  # type: ignore[method-assign]  # noqa: SLF001
     logs._async_iter_on_pool = lines_from_pool  # noqa: SLF001
@@ -192,6 +194,15 @@ class LimitedRequest(server.Request):
         """Answer, unless the request has been refused."""
         if self._received <= MOST_BODY:
             super().process()
+
+
+def _update_session(self: Any, request: Any, *, https: bool) -> None:
+    """Set the session's cookie so that no script reads it and no other site sends it.
+
+    Behind a proxy that ends TLS, Buildbot takes the connection for a plain one and leaves `Secure` out.
+    """
+    name = auth.build_cookie_name(request.isSecure(), request.sitepath)
+    request.addCookie(name, self.uid, path=b"/", secure=https, httpOnly=True, sameSite=b"strict")
 
 
 def _limited_websockets(self: Any, master: Any) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 OPERATOR = "operator"
 """The user whose secret is the token in the state directory."""
 
+LEAST_SECRET = 16
+"""Characters that a secret has at least; shorter ones, such as an empty file's, belong to nobody."""
+
 
 def digest(secret: str) -> str:
     """Give what is kept of a secret. It is long and random, so one plain hash is enough."""
@@ -50,13 +53,18 @@ class Users:
     def check(self, name: str, secret: str) -> bool:
         """Whether this is the user's secret."""
         known = self._digests.get(name, "")
-        return hmac.compare_digest(digest(secret), known)
+        return len(secret) >= LEAST_SECRET and hmac.compare_digest(digest(secret), known)
+
+    def mark(self, name: str) -> str:
+        """Return what a session of the user carries: another one as soon as the user has another secret, or none."""
+        known = self._digests.get(name)
+        return "" if known is None else digest(f"session of {name} {known}")
 
     def of_authorization(self, header: str) -> str | None:
         """Give the user that an Authorization header proves, Bearer or Basic; None if nobody."""
         scheme, _, value = header.partition(" ")
         value = value.strip()
-        if scheme.lower() == "bearer":
+        if scheme.lower() == "bearer" and len(value) >= LEAST_SECRET:
             found = digest(value)
             for name, known in self._digests.items():
                 if hmac.compare_digest(found, known):

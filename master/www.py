@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buildbot.data.base import EndpointKind
-from buildbot.www.auth import CustomAuth
+from buildbot.www.auth import CustomAuth, UserInfoProviderBase
 from buildbot.www.authz import Authz, Forbidden
 from buildbot.www.authz.endpointmatchers import (
     AnyControlEndpointMatcher,
@@ -34,6 +35,19 @@ _REFUSAL = (
 _NOT_YOURS = b"only who asked for it, or the operator, may do that"
 
 
+class _Mark(UserInfoProviderBase):
+    """Adds to a session what ends it when its user is removed or gets another secret."""
+
+    name = "mark"
+
+    def __init__(self, users: Users) -> None:
+        super().__init__()
+        self._users = users
+
+    def getUserInfo(self, username: str) -> Any:
+        return succeed({"email": username, "mark": self._users.mark(username)})
+
+
 class SecretAuth(CustomAuth):
     """Takes a user's secret as the password on the web, and as Bearer or Basic on the API."""
 
@@ -48,12 +62,15 @@ class SecretAuth(CustomAuth):
         """Have every request of the API say whose it is, not only those with a cookie."""
         super().reconfigAuth(master, new_config)
         self._users = Users({**self._digests, OPERATOR: digest(operator_token(self._state))})
+        self.userInfoProvider = _Mark(self._users)
         www = master.www
 
         def user_infos(request: Any) -> dict[str, Any]:
             header = request.getHeader(b"authorization")
             if header is None:
-                return dict(type(www).getUserInfos(www, request))
+                session = dict(type(www).getUserInfos(www, request))
+                mark = self._users.mark(str(session.get("username", "")))
+                return session if mark and mark == session.get("mark") else {"anonymous": True}
             name = self._users.of_authorization(header.decode(errors="surrogateescape"))
             return {"anonymous": True} if name is None else {"username": name, "email": name}
 
@@ -144,11 +161,12 @@ class UsersOnly(Authz):
 
 def www(settings: Settings) -> dict[str, Any]:
     """Give `c["www"]`."""
-    buildbot_patches.apply()
+    buildbot_patches.apply(https=settings.www.url.startswith("https:"))
     return {
         "port": f"tcp:{settings.www.port}:interface={settings.www.host}",
         "auth": SecretAuth(dict(settings.users), settings.state),
         "authz": UsersOnly(),
         "plugins": {},
+        "cookie_expiration_time": timedelta(hours=12),
         "ui_default_config": {"Home.sidebar_menu_groups_expand_behavior": "Always expand"},
     }

@@ -17,6 +17,7 @@ print(json.dumps({
     "_async_iter_on_pool": names(logs._async_iter_on_pool),
     "WsProtocolFactory": names(ws.WsProtocolFactory.__init__),
     "BuildbotSite": names(service.BuildbotSite.__init__),
+    "updateSession": names(service.BuildbotSession.updateSession),
     "requestFactory": "requestFactory" in vars(service.server.Site),
 }))
 """
@@ -34,5 +35,6 @@ def test_what_is_replaced_takes_what_it_took() -> None:
         ],
         "WsProtocolFactory": ["self", "master"],
         "BuildbotSite": ["self", "root", "logPath", "rotateLength", "maxRotatedFiles"],
+        "updateSession": ["self", "request"],
         "requestFactory": True,
     }  # fmt: skip

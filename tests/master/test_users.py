@@ -19,8 +19,8 @@ from master.users import Users, digest, operator_token
 
 ROOT = Path(__file__).parents[2]
 USERS = Users({
-    "alice": "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90",  # of: alice
-    "bob": "81b637d8fcd2c6da6359e6963113a1170de795e4b725b84d1e0b4cfd9ec58ce9",  # of: bob
+    "alice": "f10232d0ef9d8fb949b70c277833e0339e7aba9e0dea4d5b359bd382b3f14cf1",  # of: alice-alice-alice
+    "bob": "414fecdbf8187d4de2ed76ad2fe42f8a718ffbffd6fb949e6c1639bc794bd2b7",  # of: bob-bob-bob-bob-bob
 })  # fmt: skip
 
 
@@ -37,11 +37,11 @@ def test_what_is_kept_is_the_sha256() -> None:
 @pytest.mark.parametrize(
     ("header", "user"),
     [
-        ("Bearer alice", "alice"),
-        ("bearer bob", "bob"),
-        ("Bearer   alice ", "alice"),
-        (basic("alice:alice"), "alice"),
-        (basic("bob:bob").replace("Basic", "basic"), "bob"),
+        ("Bearer alice-alice-alice", "alice"),
+        ("bearer bob-bob-bob-bob-bob", "bob"),
+        ("Bearer   alice-alice-alice ", "alice"),
+        (basic("alice:alice-alice-alice"), "alice"),
+        (basic("bob:bob-bob-bob-bob-bob").replace("Basic", "basic"), "bob"),
     ],
 )
 def test_a_secret_proves_its_user(header: str, user: str) -> None:
@@ -52,10 +52,10 @@ def test_a_secret_proves_its_user(header: str, user: str) -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        "", "Bearer", "Bearer ", "alice", "Bearer mallory", "Digest alice", "Bearer alice bob",
-        "Bearer 2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90",
-        basic("alice:bob"), basic("mallory:alice"), basic(":alice"), basic("alice:"), basic("alice"),
-        "Basic", "Basic !!!", "Basic YWxpY2U6YWxpY2U", "Basic /////w==", basic("Alice:alice"),
+        "", "Bearer", "Bearer ", "alice", "Bearer mallory", "Digest alice-alice-alice", "Bearer alice-alice-alice bob",
+        "Bearer f10232d0ef9d8fb949b70c277833e0339e7aba9e0dea4d5b359bd382b3f14cf1",
+        basic("alice:bob-bob-bob-bob-bob"), basic("mallory:alice-alice-alice"), basic(":alice-alice-alice"), basic("alice:"), basic("alice"),
+        "Basic", "Basic !!!", "Basic YWxpY2U6YWxpY2U", "Basic /////w==", basic("Alice:alice-alice-alice"),
     ],
 )  # fmt: skip
 def test_anything_else_proves_nobody(header: str) -> None:
@@ -70,12 +70,22 @@ def test_no_header_is_an_error(scheme: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "secret"), [("mallory", ""), ("", ""), ("alice", ""), ("alice", "bob"), ("alice", "\udcff")]
+    ("name", "secret"),
+    [("mallory", ""), ("", ""), ("alice", ""), ("alice", "bob-bob-bob-bob-bob"), ("alice", "\udcff" * 20)],
 )
 def test_a_wrong_secret_is_refused(name: str, secret: str) -> None:
     """An unknown name has no secret that fits, not even an empty one, and bytes that are no text only don't fit."""
     assert not USERS.check(name, secret)
-    assert USERS.check("alice", "alice")
+    assert USERS.check("alice", "alice-alice-alice")
+
+
+@pytest.mark.parametrize("secret", ["", "fifteen letters"])
+def test_a_short_secret_is_nobodys(secret: str) -> None:
+    """A secret of fewer than 16 characters lets nobody in, though its digest is known: an emptied file has one, too."""
+    users = Users({"alice": digest(secret)})
+    assert not users.check("alice", secret)
+    assert users.of_authorization(f"Bearer {secret}") is None
+    assert users.of_authorization(basic(f"alice:{secret}")) is None
 
 
 def test_the_operators_token_is_made_once_and_is_the_operators_only(tmp_path: Path) -> None:
