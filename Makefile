@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test lint bench bench-openstack bench-bridge image user wheels roots clean
+.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test lint bench bench-openstack bench-bridge image user wheels purge roots clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -34,6 +34,9 @@ wheels: .venv/installed  ## get what build machines install buildbot-worker from
 
 user: .venv/installed  ## make a secret for a user (NAME=alice)
 	@$(PYTHON) -m master.users $(NAME)
+
+purge:  ## remove published packages (KEY=TARGET/SHA1, or OLDER_THAN=DAYS; DRY_RUN=1 only lists them)
+	@$(PYTHON) -m master.purge $(KEY) $(if $(OLDER_THAN),--older-than $(OLDER_THAN)) $(if $(DRY_RUN),--dry-run)
 
 test: .venv/installed-dev  ## lint, types, shellcheck and all tests
 	@$(SUDO) $(PYTHON) -m tests.gate

@@ -1,7 +1,8 @@
 """Requests to the package server: what each is answered, and which bodies are taken at all.
 
 A PUT is refused on its headers alone; a body that is accepted goes to the disk and through SHA-256
-in a thread. Every answer, an error too, says `nosniff` and `sandbox`.
+in a thread. Every answer, an error too, says `nosniff` and `sandbox`, and `no-store` unless it is a file
+or a page: no cache may go on saying 404 about what has been published meanwhile.
 """
 
 # mypy: allow-untyped-calls
@@ -115,25 +116,29 @@ class Request(http.Request):
         return Answer(HTTPStatus.OK, {"Content-Type": "application/json"}, body)
 
     async def _find(self) -> Answer:
-        tree: PackageTree = self.channel.factory.tree
+        asked = {
+            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
+            for name, values in self.requestHeaders.getAllRawHeaders()
+            if name != b"Range" or self.method == b"GET"
+        }
         try:
-            names = names_of(self.path)
-            found = tree.find(names)
-            if not found.is_directory:
-                asked = {
-                    name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
-                    for name, values in self.requestHeaders.getAllRawHeaders()
-                    if name != b"Range" or self.method == b"GET"
-                }
-                return tree.file(names, found, asked)
-            if names[-1]:
-                to = {"Location": directory_url(names), "Content-Type": _PLAIN}
-                return Answer(HTTPStatus.MOVED_PERMANENTLY, to, b"A directory ends with a slash.\n")
-            answer: Answer = await self.channel.factory.in_thread(tree.listing, names, found)
+            answer: Answer = await self.channel.factory.look_up(self._look, self.path, asked)
         except (MissingError, OSError):
             shown = self.path[:200].decode("ascii", "replace")
             raise RefusedError(HTTPStatus.NOT_FOUND, f"There is nothing at {shown}.") from None
         return answer
+
+    def _look(self, path: bytes, asked: dict[str, str]) -> Answer:
+        """Answer for a path of the tree; blocks."""
+        tree: PackageTree = self.channel.factory.tree
+        names = names_of(path)
+        found = tree.find(names)
+        if not found.is_directory:
+            return tree.file(names, found, asked)
+        if names[-1]:
+            to = {"Location": directory_url(names), "Content-Type": _PLAIN}
+            return Answer(HTTPStatus.MOVED_PERMANENTLY, to, b"A directory ends with a slash.\n")
+        return tree.listing(names, found)
 
     def _check_method(self) -> None:
         if self.path.startswith(b"/upload/"):
@@ -223,6 +228,7 @@ class Request(http.Request):
         self.setHeader(b"Date", http.datetimeToString())
         self.setHeader(b"X-Content-Type-Options", b"nosniff")
         self.setHeader(b"Content-Security-Policy", b"sandbox")
+        self.setHeader(b"Cache-Control", b"no-store")
         if answer.status != HTTPStatus.NOT_MODIFIED:
             self.setHeader(b"Content-Length", str(answer.length).encode())
         for name, value in answer.headers.items():
@@ -311,7 +317,8 @@ class Channel(http.HTTPChannel):
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"
             b"Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
-            b"Content-Security-Policy: sandbox\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            b"Content-Security-Policy: sandbox\r\nCache-Control: no-store\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         self.loseConnection()
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     Builds = Callable[[Any, Sequence[str]], Coroutine[Any, Any, Sequence[BuildState]]]
 
 _IDLE_SECONDS = 120
-_THREADS = 4
+_UPLOAD_THREADS = 4
+_LOOK_UP_THREADS = 2
 
 
 class _Site(http.HTTPFactory):
@@ -54,14 +55,20 @@ class _Site(http.HTTPFactory):
         self.shaman: Shaman
         self.builds: Callable[[Sequence[str]], Coroutine[Any, Any, Sequence[BuildState]]] = _none
         self.channels: set[Channel] = set()
-        self._pool = ThreadPool(0, _THREADS, "packages")
+        self._pool = ThreadPool(0, _UPLOAD_THREADS, "packages")
         self._pool.start()
+        self._look_up_pool = ThreadPool(0, _LOOK_UP_THREADS, "tree")
+        self._look_up_pool.start()
         self._shaman_pool = ThreadPool(0, 1, "shaman")
         self._shaman_pool.start()
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Call what blocks, in a thread that nothing else of the master waits for."""
         return deferToThreadPool(self.reactor, self._pool, function, *args)
+
+    def look_up(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Call what reads the tree, in a thread that uploads do not keep busy."""
+        return deferToThreadPool(self.reactor, self._look_up_pool, function, *args)
 
     async def ask_shaman(self, uri: bytes) -> Answer:
         """Answer as shaman, in its one thread; builds first, as what was built is published by then."""
@@ -80,6 +87,7 @@ class _Site(http.HTTPFactory):
         for channel in tuple(self.channels):
             channel.transport.abortConnection()
         self._pool.stop()
+        self._look_up_pool.stop()
         self._shaman_pool.stop()
 
 

@@ -1,8 +1,8 @@
 """What the package server answers for a path of the published tree: file, part, listing, nothing.
 
 Nothing here knows of Twisted. Nothing is followed out of the tree, and no name that begins with a
-dot is there. All calls block, briefly; `listing` looks at every entry of a directory, so call it in
-a thread.
+dot is there. Nothing of a package_key's directory is there unless all of it is. All calls block: call
+them in threads.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from secrets import token_hex
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
+
+from master.completeness import CompleteDirectories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +45,12 @@ _TYPE_OF_NAME = {
     "key.asc": "application/pgp-keys",
     **dict.fromkeys(("version", "sha1", "Release", "InRelease", "Packages", "Sources"), _TEXT),
 }
-_PACKAGES = (".deb", ".ddeb", ".udeb", ".rpm")
+_KEY = re.compile(r"[^/]+/sha1/[0-9a-f]{40}(?=/|\Z)")
+"""The directory of a package_key, of whatever target: one that is not built any more is still served."""
+
+_REVALIDATE = "no-cache"
+"""A cache may keep a file, and must ask whether it has changed before each use. No file may be kept
+longer: after a purge and a new build, other bytes can have the same URL."""
 
 _MOST_RANGES = 256
 _NAME_MAX = 255
@@ -129,16 +136,20 @@ class PackageTree:
         self._root = os.path.realpath(root)
         self._title = title
         self._beside = {name: os.path.realpath(path) for name, path in (beside or {}).items()}
+        self._complete = CompleteDirectories()
 
     def find(self, names: Sequence[str]) -> Found:
         """Follow names and links inside the tree to a file or directory; MissingError otherwise."""
-        root, below = self._root, names
+        root, below, is_published = self._root, names, True
         if names and names[0] in self._beside:
-            root, below = self._beside[names[0]], names[1:]
+            root, below, is_published = self._beside[names[0]], names[1:], False
         try:
             path = os.path.realpath(os.path.join(root, *below), strict=True)
             inside = os.path.relpath(path, root)  # "../..." where a link leads out
             if inside != "." and any(part.startswith(".") for part in inside.split("/")):
+                raise MissingError
+            key = _KEY.match(inside) if is_published else None
+            if key is not None and not self._complete.has(f"{root}/{key[0]}"):
                 raise MissingError
             found = Found(path, os.stat(path))
         except (OSError, ValueError):
@@ -155,7 +166,7 @@ class PackageTree:
         kept = {
             "ETag": etag,
             "Last-Modified": modified,
-            "Cache-Control": _cache_control(names),
+            "Cache-Control": _REVALIDATE,
             "Content-Security-Policy": _FILE_POLICY,
         }
         if _unchanged(asked, etag, int(stat.st_mtime)):
@@ -170,7 +181,7 @@ class PackageTree:
             return Answer(HTTPStatus.OK, headers, path=found.path, parts=(Part(b"", 0, size),))
         if not ranges:
             sentence = f"The file has {size} bytes, none of them in the range asked for.\n"
-            headers |= {"Content-Range": f"bytes */{size}", "Content-Type": _TEXT}
+            headers = {"Accept-Ranges": "bytes", "Content-Range": f"bytes */{size}", "Content-Type": _TEXT}
             return Answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers, sentence.encode())
         if len(ranges) == 1:
             [(offset, length)] = ranges
@@ -219,7 +230,7 @@ class PackageTree:
             {
                 "Content-Type": "text/html; charset=utf-8",
                 "Content-Security-Policy": _LISTING_POLICY,
-                "Cache-Control": "no-cache",
+                "Cache-Control": _REVALIDATE,
             },
             page.encode("utf-8", "replace"),
         )
@@ -284,16 +295,10 @@ def _unchanged(asked: Mapping[str, str], etag: str, modified: int) -> bool:
         return etag in tags or tags == ["*"]
     try:
         since = parsedate_to_datetime(asked["if-modified-since"])
-        return modified <= since.replace(tzinfo=since.tzinfo or UTC).timestamp()
+        # Not "<=": a file that was restored from a backup is older than the one that it replaces.
+        return modified == since.replace(tzinfo=since.tzinfo or UTC).timestamp()
     except (KeyError, ValueError, TypeError, IndexError, OverflowError):
         return False
-
-
-def _cache_control(names: Sequence[str]) -> str:
-    """Let packages of a sha1 be kept; a day only, as one that is purged may be built again."""
-    if len(names) > 3 and names[1] == "sha1" and names[-1].endswith(_PACKAGES):
-        return "public, max-age=86400, immutable"
-    return "no-cache"
 
 
 def _type_of(name: str) -> str:

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from master.completeness import GONE, Kept, directories_of, identity_of, is_settled
 from model import layout
 from model.package_key import PackageKey
 from model.targets import Target
@@ -20,17 +21,10 @@ from model.targets import Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from master.completeness import Identity
+
     Record = Callable[[PackageKey], dict[str, Any] | None]
-    Identity = tuple[int, int, int]
 
-_SETTLED = 2_000_000_000
-"""Nanoseconds. File systems tell time in steps of some milliseconds: of two changes in one step, the
-second leaves the time as it was. So what changed just now is not kept, but read again."""
-
-_GONE = (FileNotFoundError, NotADirectoryError)
-"""Not there. Any other error is no reason to say that nothing is published."""
-
-_MOST_KEPT = 20_000
 _LINK = re.compile(r"((?:\.\./)+)sha1/([0-9a-f]{40})\Z")
 _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
 
@@ -91,7 +85,7 @@ class Directories:
         self._kept.pop(path, None)
         try:
             entries = tuple(_read(path))
-        except _GONE:
+        except GONE:
             return ()
         if identity is not None and is_settled(identity, now):
             self._kept[path] = (identity, entries)
@@ -105,11 +99,10 @@ class PublishedIndex:
         """Take the tree's directory, and what says whether a package_key is published and complete."""
         self._root = root
         self._record = record
-        self._clock = clock
         self._directories = Directories(clock)
         self._keys: dict[str, tuple[tuple[Entry, ...], Keys]] = {}
         self._refs: dict[str, tuple[list[tuple[Entry, ...]], Refs]] = {}
-        self._whole: dict[PackageKey, tuple[dict[str, Identity | None], Published]] = {}
+        self._whole: Kept[PackageKey, Published] = Kept(clock)
 
     def targets(self) -> list[Target]:
         """Give the targets that anything was ever published for, by name."""
@@ -135,7 +128,7 @@ class PublishedIndex:
                 version = os.path.join(directory, entry.name, layout.VERSION_FILE)
                 try:
                     rows.append((os.stat(version).st_mtime, entry.name))
-                except _GONE:
+                except GONE:
                     continue
         rows.sort(key=lambda row: (-row[0], row[1]))
         keys = Keys(tuple(rows), frozenset(sha1 for _, sha1 in rows))
@@ -177,21 +170,7 @@ class PublishedIndex:
 
     def listed(self, key: PackageKey) -> Published | None:
         """Do as `published`, but look at the files again only if one of their directories has changed."""
-        kept = self._whole.get(key)
-        if kept is not None and all(identity_of(path) == one for path, one in kept[0].items()):
-            return kept[1]
-        self._whole.pop(key, None)
-        now = self._clock()
-        found = self._look(key)
-        if found is None:
-            return None
-        published, directories = found
-        identities = {path: identity_of(path) for path in directories}
-        if all(one is not None and is_settled(one, now) for one in identities.values()):
-            if len(self._whole) >= _MOST_KEPT:
-                self._whole.clear()
-            self._whole[key] = (identities, published)
-        return published
+        return self._whole.get(key, lambda: self._look(key))
 
     def _look(self, key: PackageKey) -> tuple[Published, set[str]] | None:
         record = self._record(key)
@@ -202,27 +181,12 @@ class PublishedIndex:
             with open(os.path.join(directory, layout.VERSION_FILE), encoding="utf-8") as file:
                 modified = os.fstat(file.fileno()).st_mtime
                 version = file.read().strip()
-        except _GONE:
+        except GONE:
             return None
         published = Published(
             key, version, modified, str(record.get("ref") or ""), str(record.get("build_url") or "")
         )
-        inside = {os.path.dirname(file["path"]) for file in record["files"]}
-        return published, {directory, *(os.path.join(directory, path) for path in inside if path)}
-
-
-def identity_of(path: str) -> Identity | None:
-    """Give what tells a directory from another, and from itself with other names in it; None if there is none."""
-    try:
-        stat = os.stat(path, follow_symlinks=False)
-    except _GONE:
-        return None
-    return stat.st_dev, stat.st_ino, stat.st_mtime_ns
-
-
-def is_settled(identity: Identity, now: int) -> bool:
-    """Whether a change from now on is sure to show in the directory's time."""
-    return now - identity[2] > _SETTLED
+        return published, directories_of(directory, record)
 
 
 def _is(one: object, other: object) -> bool:
@@ -235,7 +199,7 @@ def _read(path: str) -> Iterator[Entry]:
             if entry.is_symlink():
                 try:
                     yield Entry(entry.name, is_directory=False, link=os.readlink(entry.path))
-                except _GONE:
+                except GONE:
                     continue
             else:
                 yield Entry(entry.name, is_directory=entry.is_dir(follow_symlinks=False), link="")

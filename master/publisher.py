@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from buildbot.util.twisted import async_to_deferred
 from twisted.internet.threads import deferToThread
 from twisted.python import log
 
+from master.completeness import recorded
 from master.refs import LastResolved
 from master.signing import SigningKey
 from master.uploads import Upload, Uploads
@@ -49,17 +51,7 @@ class PublishedTree:
 
     def record(self, key: PackageKey) -> dict[str, Any] | None:
         """Give what was recorded of a package_key if it is published and complete, else None."""
-        directory = self.tree / layout.sha1_path(key)
-        try:
-            if not (directory / layout.VERSION_FILE).stat().st_size:
-                return None
-            record: dict[str, Any] = json.loads((directory / layout.MANIFEST_FILE).read_text())
-            for file in record["files"]:
-                if os.stat(directory / file["path"]).st_size != file["size"]:
-                    return None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return record
+        return recorded(str(self.tree / layout.sha1_path(key)))
 
     def write_metadata(self, key: PackageKey, directory: Path, record: dict[str, Any]) -> None:
         """Write manifest, sha1 and, last, version into a directory that is not published yet."""
@@ -82,7 +74,8 @@ class PublishedTree:
         aside = None
         if destination.exists():
             aside = Path(mkdtemp(prefix="replaced-", dir=self.staging))
-            destination.rename(aside / "old")
+            with suppress(FileNotFoundError):  # A purge may have removed it meanwhile.
+                destination.rename(aside / "old")
         directory.rename(destination)
         _sync(destination.parent)
         if aside is not None:
@@ -93,8 +86,9 @@ class PublishedTree:
         for ref in refs:
             link = self.tree / layout.ref_path(key.target, ref)
             wanted = layout.ref_link(key, ref)
-            if link.is_symlink() and os.readlink(link) == wanted:
-                continue
+            with suppress(OSError):  # There is none, or a purge has just removed it.
+                if os.readlink(link) == wanted:
+                    continue
             top = self.tree / key.target.name
             try:
                 # `wip` and `wip/foo` cannot both be links: made below `wip`, the second would lie in
@@ -102,10 +96,9 @@ class PublishedTree:
                 for parent in link.relative_to(top).parents:
                     if (top / parent).is_symlink():
                         raise FileExistsError(f"{parent} is the link of another ref")
-                link.parent.mkdir(parents=True, exist_ok=True)
                 temporary = Path(mkdtemp(prefix="link-", dir=self.staging)) / "link"
                 temporary.symlink_to(wanted)
-                temporary.rename(link)
+                _move(temporary, link)
                 temporary.parent.rmdir()
             except OSError as error:
                 log.msg(f"the link of ref {ref!r} to {key} cannot be made: {error}")
@@ -217,6 +210,15 @@ class Publisher(BuildbotService):
         await deferToThread(self._tree.place, key, directory)
         await deferToThread(self._tree.link, key, self._last_resolved.refs_at(key))
         return self.url(key)
+
+
+def _move(source: Path, destination: Path) -> None:
+    """Rename into a directory that is made for it, and made again if a purge removes it while it is empty."""
+    while True:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            source.rename(destination)
+            return
 
 
 def _sync(path: str | Path) -> None:

@@ -281,12 +281,19 @@ class Shaman:
                 ref
                 for target in self._of(project)
                 for ref, sha1 in self._index.refs(target).sha1_of.items()
-                if sha1 in self._index.keys(target).sha1s
+                if self._index.listed(PackageKey(target, sha1)) is not None
             }
         )
 
     def _all_sha1s(self, project: str) -> list[str]:
-        return sorted({sha1 for target in self._of(project) for sha1 in self._index.keys(target).sha1s})
+        return sorted(
+            {
+                key.sha1
+                for target in self._of(project)
+                for _, key in self._keys(target)
+                if self._index.listed(key)
+            }
+        )
 
     def _sha1s(self, project: str, ref: str) -> list[str]:
         return sorted({one.key.sha1 for one in self._at_ref(self._of(project), ref)})

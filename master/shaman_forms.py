@@ -211,9 +211,8 @@ def json_answer(data: Any) -> Answer:
 
 def redirect(url: str) -> Answer:
     """Send elsewhere for this once: `latest` leads to another place tomorrow."""
-    answer = _answer(HTTPStatus.FOUND, _TEXT, f"{url}\n")
-    answer.headers["Location"] = url
-    return answer
+    headers = {"Content-Type": _TEXT, "Location": url}
+    return Answer(HTTPStatus.FOUND, headers, f"{url}\n".encode())
 
 
 def release(target: Target) -> str:

@@ -235,6 +235,12 @@ def _parents(path: str) -> Iterable[str]:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, onerror=_unless_gone)
     else:
         path.unlink(missing_ok=True)
+
+
+def _unless_gone(_: object, __: str, raised: tuple[object, BaseException, object]) -> None:
+    """Go on where a purge that runs at the same time has removed something first."""
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]

@@ -10,10 +10,13 @@ from master.publisher import PublishedTree
 from model.package_key import PackageKey
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 DAY = 1_700_000_000
 """14 November 2023, 22:13:20: what is published `at` so many seconds is so much younger."""
+
+TWO_FILES = {path: path.encode() for path in ("pool/main/c/ceph/ceph.deb", "dists/Release")}
 
 
 class Publications:
@@ -25,19 +28,27 @@ class Publications:
         self._published.prepare()
         self.tree = directory / "packages"
 
-    def publish(self, key: str, version: str, *refs: str, at: int = 0, **more: Any) -> Path:
-        """Publish a package_key with two small files, and link it from refs; give its directory.
+    def publish(
+        self,
+        key: str,
+        version: str,
+        *refs: str,
+        at: int = 0,
+        contents: Mapping[str, bytes] = TWO_FILES,
+        **more: Any,
+    ) -> Path:
+        """Publish a package_key with these files, link it from refs, and return its directory.
 
         `more` goes into the record besides what the publisher writes there itself.
         """
         package_key = PackageKey.from_string(key)
         ready = self._published.staging / "ready"
         files = []
-        for path in ("pool/main/c/ceph/ceph.deb", "dists/Release"):
-            (ready / path).parent.mkdir(parents=True)
-            (ready / path).write_text(path)
-            digest = hashlib.sha256(path.encode()).hexdigest()
-            files.append({"path": path, "size": len(path), "sha256": digest})
+        for path, content in contents.items():
+            (ready / path).parent.mkdir(parents=True, exist_ok=True)
+            (ready / path).write_bytes(content)
+            digest = hashlib.sha256(content).hexdigest()
+            files.append({"path": path, "size": len(content), "sha256": digest})
         record = {"package_key": key, "version": version, "packages": ["ceph"], "files": files, **more}
         self._published.write_metadata(package_key, ready, record)
         os.utime(ready / "version", (DAY + at, DAY + at))

@@ -17,6 +17,7 @@ import requests
 
 from tests.package_server_process import KEY, PackageServerProcess
 from tests.patience import free_ports, listens, until
+from tests.published import Publications
 
 CONF = Path(__file__).parent.parent.parent / "deploy/nginx.conf"
 DEB = f"{KEY.replace('/', '/sha1/')}/pool/a.deb"
@@ -65,9 +66,9 @@ class Www(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageServerProcess]:
-    with PackageServerProcess(tmp_path_factory.mktemp("server")) as server:
-        (server.tree / DEB).parent.mkdir(parents=True)
-        (server.tree / DEB).write_bytes(CONTENT)
+    directory = tmp_path_factory.mktemp("server")
+    with PackageServerProcess(directory) as server:
+        Publications(directory).publish(KEY, "1", contents={"pool/a.deb": CONTENT})
         yield server
 
 
@@ -190,6 +191,19 @@ def test_a_refusal_comes_through(port: int, size: int) -> None:
 def test_only_uploads_have_bodies(port: int) -> None:
     """What reads has nothing to send."""
     assert ask(port, "POST", "key.asc", b"x" * 1000).status_code == 413
+
+
+def test_one_word_about_caches_comes_through(port: int) -> None:
+    """The package server's own word comes through alone, and nginx's own refusals are not kept either."""
+    for method, path, body, status, word in (
+        ("GET", DEB, b"", 200, "no-cache"),
+        ("GET", "nothing", b"", 404, "no-store"),
+        ("POST", "key.asc", b"", 405, "no-store"),
+        ("POST", "key.asc", b"x" * 1000, 413, "no-store"),
+        ("GET", "a" * 40_000, b"", 414, "no-store"),
+    ):
+        answer = ask(port, method, path, body)
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (status, word), path[:99]
 
 
 def test_the_web_ui_has_another_host(port: int) -> None:

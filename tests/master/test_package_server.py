@@ -18,6 +18,7 @@ import requests
 
 from tests.package_server_process import KEY, PackageServerProcess
 from tests.patience import until
+from tests.published import Publications
 
 OTHER = "ceph-rpm-centos9-x86_64-default/" + "f" * 40
 TARGET, SHA1 = KEY.split("/")
@@ -30,11 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageServerPr
     directory = tmp_path_factory.mktemp("server")
     (directory / "secret").write_text("secret")
     with PackageServerProcess(directory, most_bytes=10**10, most_files=50) as server:
-        (server.tree / DEB).parent.mkdir(parents=True)
-        (server.tree / DEB).write_bytes(CONTENT)
-        (server.tree / TARGET / "sha1" / SHA1 / "version").write_text("1\n")
-        (server.tree / TARGET / "ref/wip").mkdir(parents=True)
-        (server.tree / TARGET / "ref/wip/foo").symlink_to(f"../../sha1/{SHA1}")
+        Publications(directory).publish(KEY, "1", "wip/foo", contents={"pool/ceph_1_amd64.deb": CONTENT})
         (server.tree / "key.asc").write_text("key")
         (server.tree / ".hidden").write_text("secret")
         (server.tree / "out").symlink_to(directory)
@@ -90,7 +87,7 @@ def test_a_file_is_served_with_its_headers(server: PackageServerProcess) -> None
     assert response.headers["Content-Security-Policy"] == "sandbox"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Accept-Ranges"] == "bytes"
-    assert "immutable" in response.headers["Cache-Control"]
+    assert response.headers["Cache-Control"] == "no-cache"
     assert response.headers["ETag"].startswith('"')
     assert response.headers["Last-Modified"].endswith(" GMT")
 
@@ -99,7 +96,6 @@ def test_a_ref_leads_to_its_sha1(server: PackageServerProcess) -> None:
     """A link inside the tree is followed, slashes in the ref's name included."""
     response = get(server, f"{TARGET}/ref/wip/foo/version")
     assert response.text == "1\n"
-    assert response.headers["Cache-Control"] == "no-cache"
 
 
 def test_head_has_no_body_and_heeds_no_range(server: PackageServerProcess) -> None:
@@ -239,6 +235,76 @@ def test_a_directory_without_its_slash_is_redirected(server: PackageServerProces
     status, answer = talk(server, b"GET //example.org/%2e%2e HTTP/1.1\r\nConnection: close\r\n\r\n")
     assert status == 404
     assert b"Location" not in answer
+
+
+NOT_KEPT = [
+    ("GET", "nothing", {}, 404),
+    ("GET", f"{TARGET}/sha1/{'e' * 40}/version", {}, 404),
+    ("GET", TARGET, {}, 301),
+    ("GET", DEB, {"Range": f"bytes={len(CONTENT)}-"}, 416),
+    ("POST", "key.asc", {}, 405),
+    ("PUT", f"upload/{KEY}/a", {"Authorization": "Bearer wrong"}, 401),
+    ("GET", "boot/nobody", {}, 404),
+    ("GET", "api/nothing", {}, 404),
+    ("GET", "api/search?nonsense=1", {}, 400),
+    ("GET", "api/repos/ceph/wip/foo/latest/ubuntu/jammy/repo", {}, 302),
+    ("GET", "api/repos/ceph/nothing/latest/ubuntu/jammy/repo", {}, 504),
+    ("GET", "%", {"Content-Length": "-1"}, 400),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status"), NOT_KEPT)
+def test_what_is_no_file_is_never_kept(
+    server: PackageServerProcess, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    """No cache may keep a refusal, a redirect or an error: the next moment may have the packages."""
+    lines = [f"{method} /{path} HTTP/1.1", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    found, answer = talk(server, "\r\n".join([*lines, "", ""]).encode())
+    assert found == status, answer[:500]
+    assert answer.partition(b"\r\n\r\n")[0].count(b"Cache-Control: ") == 1
+    assert b"\r\nCache-Control: no-store\r\n" in answer
+
+
+def test_what_is_a_file_is_asked_for_again(server: PackageServerProcess) -> None:
+    """Whole, in part or unchanged, a file may be kept by a cache that asks again before each use."""
+    tag = get(server, DEB).headers["ETag"]
+    for headers, status in (({}, 200), ({"Range": "bytes=0-1"}, 206), ({"If-None-Match": tag}, 304)):
+        response = get(server, DEB, **headers)
+        assert (response.status_code, response.headers["Cache-Control"]) == (status, "no-cache")
+    for path in ("", f"{TARGET}/sha1/{SHA1}/", f"{TARGET}/sha1/{SHA1}/version", "api/search"):
+        assert get(server, path).headers["Cache-Control"] == "no-cache"
+
+
+def test_a_part_removed_is_all_removed(tmp_path: Path) -> None:
+    """Once one file of a package_key is gone, no file, no page, no ref and no view of shaman has any of it."""
+    with PackageServerProcess(tmp_path) as server:
+        directory = Publications(tmp_path).publish(KEY, "1", "main")
+        (server.tree / "key.asc").write_text("key")
+        at, by_ref = f"{TARGET}/sha1/{SHA1}/", f"{TARGET}/ref/main/"
+        names = ("", "version", "sha1", "manifest.json", "dists/Release", "pool/", "repo")
+        paths = [at + name for name in names] + [by_ref + name for name in names[:-1]]
+        for path in paths:
+            assert get(server, path).status_code == 200, path
+        assert [get(server, f"api/repos/ceph/{what}").json()[0] for what in ("main/", "")] == [SHA1, "main"]
+        (directory / "pool/main/c/ceph/ceph.deb").unlink()
+        assert {path: get(server, path).status_code for path in paths} == dict.fromkeys(paths, 404)
+        assert SHA1 not in get(server, f"{TARGET}/sha1/").text
+        assert "main" not in get(server, f"{TARGET}/ref/").text
+        assert get(server, "api/search").json() == []
+        assert get(server, "api/repos/").json() == {"ceph": {"refs": [], "sha1s": []}}
+        assert get(server, "key.asc").text == "key"
+
+
+def test_packages_of_a_target_that_is_no_more_are_served_as_before(tmp_path: Path) -> None:
+    """What was published for a distribution that has left the matrix stays, whole or not at all."""
+    with PackageServerProcess(tmp_path) as server:
+        directory = Publications(tmp_path).publish(KEY, "1")
+        old = server.tree / "ceph-deb-hardy-i386-default"
+        directory.parents[1].rename(old)
+        assert get(server, f"{old.name}/sha1/{SHA1}/version").text == "1\n"
+        (old / "sha1" / SHA1 / "dists/Release").unlink()
+        assert get(server, f"{old.name}/sha1/{SHA1}/version").status_code == 404
 
 
 HOSTILE = [

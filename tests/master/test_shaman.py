@@ -504,7 +504,6 @@ def test_a_path_leads_to_the_repository(view: Shaman, path: str, target: str, sh
     answer = view.answer(f"/api/repos/ceph/{path}".encode())
     assert answer.status == 302
     assert answer.headers["Location"] == f"{URL}{target}/sha1/{sha1}/{below}"
-    assert answer.headers["Cache-Control"] == "no-cache"
 
 
 def test_no_other_architecture_is_taken_for_the_usual(publications: Publications) -> None:
@@ -658,7 +657,9 @@ def test_hostile_requests(server: PackageServerProcess, request_line: bytes, sta
 def test_a_slow_disk_stops_nobody_else(tmp_path: Path) -> None:
     """While the view waits for the tree, everything else is served: it waits in a thread of its own."""
     with PackageServerProcess(tmp_path) as server:
-        directory = Publications(tmp_path).publish(f"{JAMMY}/{NEW}", "1")
+        publications = Publications(tmp_path)
+        publications.publish(f"{JAMMY}/{OLD}", "1")
+        directory = publications.publish(f"{JAMMY}/{NEW}", "1")
         manifest = directory / "manifest.json"
         content = manifest.read_bytes()
         manifest.rename(tmp_path / "manifest.json")
@@ -677,7 +678,7 @@ def test_a_slow_disk_stops_nobody_else(tmp_path: Path) -> None:
             "wb"
         ) as pipe:  # opens once the view reads it, which then waits for what is written
             for _ in range(4):
-                assert requests.get(f"{server.url}{JAMMY}/sha1/{NEW}/version", timeout=30).text == "1\n"
+                assert requests.get(f"{server.url}{JAMMY}/sha1/{OLD}/version", timeout=30).text == "1\n"
                 assert requests.get(f"{server.url}{JAMMY}/", timeout=30).status_code == 200
             assert found == []
             (tmp_path / "manifest.json").rename(manifest)
