@@ -33,9 +33,11 @@ class SettingsError(ValueError):
 
 
 def _http_url(text: str) -> str:
-    if not re.match(r"https?://[A-Za-z0-9.\[\]:-]+/([A-Za-z0-9._~/-]*/)?\Z", text):
-        raise ValueError("must be http:// or https://, a host, and a path that ends with /")
-    return text
+    """Return a server's URL with single slashes and one at its end, whichever were written."""
+    match = re.match(r"(https?://[A-Za-z0-9.\[\]:-]+)((?:/[A-Za-z0-9._~/-]*)?)\Z", text)
+    if match is None:
+        raise ValueError("must be a URL like http://HOST:PORT/, or one with a path")
+    return match[1] + re.sub("/+", "/", f"{match[2]}/")
 
 
 def _git_url(text: str) -> str:

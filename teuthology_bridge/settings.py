@@ -8,6 +8,7 @@ token sent to no server but the operator's, and no file of the machine read.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -215,7 +216,7 @@ def _seconds(value: object, *, texts: bool) -> float:
 
 
 def check_url(text: str) -> str:
-    """Give the URL of a server or of a directory on it, with a slash at its end; ValueError says what is wrong."""
+    """Return the URL of a server or of a directory on it, with single slashes and one at its end; ValueError says what is wrong."""
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"must be a URL in ASCII without blanks, not {text!r}")
     try:
@@ -229,7 +230,7 @@ def check_url(text: str) -> str:
         raise ValueError(f"must be a URL as http://HOST:PORT/, not {text!r}")
     if parts.query or parts.fragment:
         raise ValueError(f"must be a URL without a query or a fragment, not {text!r}")
-    return text if text.endswith("/") else f"{text}/"
+    return f"{parts.scheme}://{parts.netloc}{re.sub('/+', '/', f'{parts.path}/')}"
 
 
 def _origin(url: str) -> tuple[str, str, int]:

@@ -152,6 +152,33 @@ def test_the_fixed_ports_are_the_defaults(tmp_path: Path) -> None:
     assert (settings.www.url, settings.packages.url) == ("http://127.0.0.1:8010/", "http://127.0.0.1:8011/")
 
 
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("http://m:8010", "http://m:8010/"),
+        ("http://m:8010//", "http://m:8010/"),
+        ("https://m/a//b", "https://m/a/b/"),
+        ("http://[::1]:8010///packages//", "http://[::1]:8010/packages/"),
+    ],
+)
+def test_a_url_has_single_slashes_however_it_is_written(tmp_path: Path, written: str, read_as: str) -> None:
+    """A slash too many or too few in the address of a server changes nothing."""
+    text = (
+        f"www: {{url: '{written}'}}\npackages: {{url: '{written}', worker_url: '{written}'}}\n"
+        f"workers: {{local: {{mirrors: {{debian: '{written}'}}}}}}\n"
+    )
+    settings = read(tmp_path, LEAST + text)
+    urls = {settings.www.url, settings.packages.url, settings.packages.internal_url}
+    assert {*urls, settings.workers.local.mirrors["debian"]} == {read_as}
+
+
+@pytest.mark.parametrize("url", ["http://", "http:///", "m:8010", "ftp://m/", "http://m/?q", "http://m/a b/"])
+def test_what_is_no_url_of_a_server_is_refused(tmp_path: Path, url: str) -> None:
+    """An address without a scheme or a host, or with a query, has its sentence."""
+    sentence = f"www.url: must be a URL like http://HOST:PORT/, or one with a path (it is {url!r})"
+    assert problems(tmp_path, f"{LEAST}www: {{url: '{url}'}}\n") == [sentence]
+
+
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     """Whoever has ten mistakes in a file is told ten, each with its key and its sentence, in one message."""
     text = """\
@@ -162,7 +189,7 @@ git:
 targets: [ceph-deb-jamy-*]
 titel: x
 title: Nineteen characters
-www: {port: 70000, url: 'http://127.0.0.1:8010'}
+www: {port: 70000, url: '127.0.0.1:8010'}
 packages: []
 workers: {attempts: 0, local: {isolation: chroot, count: many, mirrors: {fedora: 'http://x/'}}}
 build: {hours: -1}
@@ -178,7 +205,7 @@ contributors_trusted: perhaps
         "titel: unknown key",
         "title: string should have at most 18 characters (it is 'Nineteen characters')",
         "www.port: input should be less than or equal to 65535 (it is 70000)",
-        "www.url: must be http:// or https://, a host, and a path that ends with / (it is 'http://127.0.0.1:8010')",
+        "www.url: must be a URL like http://HOST:PORT/, or one with a path (it is '127.0.0.1:8010')",
         "packages: must be a mapping of keys to values",
         "workers.attempts: input should be greater than or equal to 1 (it is 0)",
         "workers.local.isolation: input should be 'auto', 'namespaces' or 'none' (it is 'chroot')",

@@ -63,6 +63,21 @@ def test_a_token_file_that_does_not_count_is_not_read(tmp_path: Path) -> None:
     assert refused(site=site)
 
 
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("http://m:8010", "http://m:8010/"),
+        ("http://m:8010//", "http://m:8010/"),
+        ("https://m//a///b//", "https://m/a/b/"),
+    ],
+)
+def test_a_url_has_single_slashes_however_it_is_written(written: str, read_as: str) -> None:
+    """A slash too many or too few changes nothing, in whichever place a URL is set."""
+    site = Settings.load({}, {"url": written, "packages_url": written})
+    variables = Settings.load({"BUILDPACKAGES_URL": written, "BUILDPACKAGES_PACKAGES_URL": written})
+    assert {site.url, site.packages_url, variables.url, variables.packages_url} == {read_as}
+
+
 def test_a_token_file_that_everybody_reads(tmp_path: Path) -> None:
     """A token that others on the machine can read is used, and warned about."""
     path = tmp_path / "token"
