@@ -8,7 +8,7 @@ mkdir -p "out/repo/$pool" "out/repo/dists/$codename/main/binary-$arch" "out/repo
 shopt -s nullglob
 debs=(out/deb/*.deb)
 dscs=(out/deb/*.dsc)
-mv "${debs[@]}" "${dscs[@]}" out/deb/*.orig.tar.* out/deb/*.debian.tar.* out/deb/*.diff.gz "out/repo/$pool/"
+mv out/deb/* "out/repo/$pool/"
 cd out/repo
 binary=dists/$codename/main/binary-$arch
 apt-ftparchive --arch "$arch" packages pool >"$binary/Packages" || fail "apt-ftparchive packages ended with status $?"

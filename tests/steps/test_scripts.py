@@ -14,11 +14,8 @@ from steps.output import Output
 from tests.git_repositories import commit, git, git_daemon, new_repository
 from tests.package_repositories import (
     BASE_URL,
-    DEB_NAMES,
-    DEB_VERSION,
     KEY_URL,
     SCRIPTS,
-    build_deb,
     prepare_debs,
     prepare_rpms,
     run_script,
@@ -290,123 +287,6 @@ def test_a_project_without_make_dist_is_archived(tmp_path: Path) -> None:
     ]
 
 
-# packages-deb.sh
-
-CONTROL = """\
-Source: ceph
-Maintainer: Packages on demand <packages@localhost>
-Section: misc
-Priority: optional
-Standards-Version: 4.6.2
-
-""" + "\n".join(
-    f"Package: {name}\nArchitecture: {'all' if name.startswith('python3') else 'any'}\nDescription: a package\n x\n"
-    for name in DEB_NAMES
-)
-RULES = """\
-#!/usr/bin/make -f
-# No debhelper: the least that makes debs.
-build clean binary-arch binary-indep:
-binary:
-\techo "jobs $(DEB_BUILD_OPTIONS)"
-\tfor name in $$(dh_listpackages); do \\
-\t  mkdir -p debian/$$name/DEBIAN debian/$$name/usr/share/$$name && \\
-\t  echo x >debian/$$name/usr/share/$$name/file && \\
-\t  dpkg-gencontrol -p$$name -Pdebian/$$name && \\
-\t  dpkg-deb --root-owner-group -b debian/$$name .. || exit 1; \\
-\tdone
-"""
-
-
-def sources(directory: Path, source_format: str = "3.0 (quilt)") -> str:
-    """Lay out sources with debian/, as the steps before leave them, and give the tarball's name."""
-    src = directory / "src"
-    (src / "debian/source").mkdir(parents=True)
-    (src / "debian/control").write_text(CONTROL)
-    (src / "debian/rules").write_text(RULES)
-    (src / "debian/rules").chmod(0o755)
-    (src / "debian/source/format").write_text(source_format + "\n")
-    (src / "debian/changelog").write_text(
-        "ceph (1.0-1) unstable; urgency=low\n\n  * First.\n\n -- A <a@localhost>  Tue, 14 Nov 2023 22:13:20 +0000\n"
-    )
-    top = directory / f"ceph-{VERSION}"
-    top.mkdir()
-    (top / "README").write_text("x\n")
-    tarball = f"ceph-{VERSION}.tar.gz"
-    subprocess.run(["tar", "-czf", src / tarball, "-C", directory, top.name], check=True)
-    return tarball
-
-
-@pytest.mark.parametrize("source_format", ["3.0 (quilt)", "1.0"])
-def test_debs_are_built_and_become_a_repository(source_format: str, tmp_path: Path) -> None:
-    """The real dpkg-buildpackage makes debs of the version asked for; the repository holds them and their whole source package."""
-    tarball = sources(tmp_path, source_format)
-    finished = run_script(tmp_path, "packages-deb", tarball, VERSION, "jammy", "3")
-    assert values(finished)["packages"] == "ceph,ceph-common,python3-ceph-argparse"
-    assert "parallel=3" in finished.stdout
-    changelog = (tmp_path / f"out/deb/ceph-{VERSION}/debian/changelog").read_text()
-    assert changelog.startswith(f"ceph ({DEB_VERSION}) jammy; ")
-    finished = run_script(tmp_path, "repository-deb", "jammy", "amd64")
-    assert finished.returncode == 0, finished.stderr
-    repo = tmp_path / "out/repo"
-    pool = {path.name for path in (repo / "pool/main/c/ceph").iterdir()}
-    packages = (repo / "dists/jammy/main/binary-amd64/Packages").read_text()
-    assert sorted(re.findall(r"^Package: (.*)$", packages, re.MULTILINE)) == DEB_NAMES
-    assert set(re.findall(r"^Version: (.*)$", packages, re.MULTILINE)) == {DEB_VERSION}
-    table = (repo / "dists/jammy/main/source/Sources").read_text()
-    named = set(re.findall(r"^ [0-9a-f]{64} \d+ (.*)$", table, re.MULTILINE))
-    assert len(named) == 3
-    assert named <= pool
-
-
-def packages_deb(directory: Path, dpkg_buildpackage: str) -> subprocess.CompletedProcess[str]:
-    """Run the script with a dpkg-buildpackage of this text, which finds real debs beside it."""
-    tarball = sources(directory)
-    debs = directory / "debs"
-    debs.mkdir()
-    for name in DEB_NAMES:
-        build_deb(debs, name, DEB_VERSION, "all" if name.startswith("python3") else "amd64")
-    path = tool(directory / "bin", "dpkg-buildpackage", dpkg_buildpackage.replace("DEBS", str(debs)))
-    return run_script(directory, "packages-deb", tarball, VERSION, "jammy", "2", path=path)
-
-
-CEPH_DEB = f"ceph_{DEB_VERSION}_amd64.deb"
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("exit 2", "dpkg-buildpackage ended with status 2"),
-        ("exit 0", "debian/control names ceph ceph-common python3-ceph-argparse, but the build made no such deb"),
-        ("cp DEBS/*.deb ..; rm ../ceph-common_*", "debian/control names ceph-common, but the build made no such deb"),
-        (f"cp DEBS/*.deb ..; rm ../ceph_*; cp ../ceph-common_*.deb ../ceph-mon_{DEB_VERSION}_amd64.deb", "debian/control names ceph, but the build made no such deb"),
-        (f"cp DEBS/*.deb ..; truncate -s -100 ../{CEPH_DEB}", f"{CEPH_DEB} is corrupt or truncated"),
-        (f"cp DEBS/*.deb ..; printf xxxx | dd of=../{CEPH_DEB} bs=1 seek=700 conv=notrunc 2>/dev/null", f"{CEPH_DEB} is corrupt or truncated"),
-        (f"cp DEBS/*.deb ..; : >../{CEPH_DEB}", f"{CEPH_DEB} is corrupt or truncated"),
-        (f"cp DEBS/*.deb ..; dpkg-deb -R ../{CEPH_DEB} x; sed -i 's/^Version: .*/Version: 1.0-1/' x/DEBIAN/control; dpkg-deb -b x ../{CEPH_DEB}", f"{CEPH_DEB} is not of version {DEB_VERSION}"),
-    ],
-    ids=["fails", "nothing", "one-missing", "another-instead", "truncated", "corrupt", "empty", "version"],
-)  # fmt: skip
-def test_dpkg_buildpackage_is_not_believed(text: str, said: str, tmp_path: Path) -> None:
-    """Whatever its status says, every package of debian/control must be there, whole and of the version."""
-    assert sentence(packages_deb(tmp_path, text)).removeprefix("./") == said
-
-
-def test_the_stand_in_of_these_tests_can_pass(tmp_path: Path) -> None:
-    """With all debs left whole, the script is content: what the tests above refuse is only what they say."""
-    assert values(packages_deb(tmp_path, "cp DEBS/*.deb ..")) == {
-        "packages": "ceph,ceph-common,python3-ceph-argparse"
-    }
-
-
-def test_a_commit_without_debian_has_no_debs(tmp_path: Path) -> None:
-    """Without debian/control there is a sentence, and no tool's words."""
-    (tmp_path / "src").mkdir()
-    assert sentence(run_script(tmp_path, "packages-deb", "x.tar.gz", VERSION, "jammy", "1")) == (
-        "the commit has no debian/control, so it has no debs"
-    )
-
-
 # repository-deb.sh
 
 
@@ -440,18 +320,6 @@ def test_apt_ftparchive_is_not_believed(text: str, said: str, tmp_path: Path) ->
     assert sentence(run_script(tmp_path, "repository-deb", "jammy", "amd64", path=path)) == said
 
 
-def test_a_source_package_that_lacks_a_file_is_missed(tmp_path: Path) -> None:
-    """A source package that apt-ftparchive left out, as a file of it is gone, fails the step with a sentence."""
-    tarball = sources(tmp_path)
-    values(run_script(tmp_path, "packages-deb", tarball, VERSION, "jammy", "3"))
-    [gone] = (tmp_path / "out/deb").glob("*.debian.tar.*")
-    gone.unlink()
-    assert sentence(run_script(tmp_path, "repository-deb", "jammy", "amd64")) in (
-        "apt-ftparchive indexed 0 of 1 source packages",
-        "apt-ftparchive sources ended with status 100",
-    )
-
-
 def test_an_apt_repository_is_for_its_codename(tmp_path: Path) -> None:
     """Release is of the codename and architecture asked for, and nothing in the repository is signed yet."""
     prepare_debs(tmp_path)
@@ -466,102 +334,6 @@ def test_an_apt_repository_is_for_its_codename(tmp_path: Path) -> None:
         "Origin: Ceph",
     } <= set(release)
     assert not list(tmp_path.rglob("InRelease"))
-
-
-# packages-rpm.sh
-
-SPEC = """\
-Name: ceph
-Version: 19.2.0
-Release: 3.g73e2fc59.el9
-Summary: A package
-License: LGPL-2.1-only
-Source0: ceph-19.2.0-3-g73e2fc59.tar.gz
-%define debug_package %{nil}
-%description
-A package.
-%package common
-Summary: Another package
-%description common
-Another package.
-%prep
-echo "jobs %{_smp_mflags}"
-%install
-mkdir -p %{buildroot}/usr/share/ceph
-head -c 100000 /dev/urandom >%{buildroot}/usr/share/ceph/main
-echo 2 >%{buildroot}/usr/share/ceph/common
-%files
-/usr/share/ceph/main
-%files common
-/usr/share/ceph/common
-"""
-
-
-def packages_rpm(
-    directory: Path, spec: str = SPEC, rpmbuild: str = "", rpm_version: str = "19.2.0-3.g73e2fc59"
-) -> subprocess.CompletedProcess[str]:
-    """Run the script on a spec, with an rpmbuild of this text if there is one."""
-    (directory / "src").mkdir()
-    (directory / "src/ceph.spec").write_text(spec)
-    (directory / f"src/ceph-{VERSION}.tar.gz").write_bytes(b"")
-    path = tool(directory / "bin", "rpmbuild", rpmbuild) if rpmbuild else ""
-    return run_script(
-        directory, "packages-rpm", f"ceph-{VERSION}.tar.gz", rpm_version, "ceph", "3", path=path
-    )
-
-
-def test_rpms_are_built(tmp_path: Path) -> None:
-    """The real rpmbuild makes the rpms that the spec names, and the source rpm, with as many jobs as asked for."""
-    finished = packages_rpm(tmp_path)
-    assert values(finished)["packages"] == "ceph,ceph-common"
-    assert "jobs -j3" in finished.stdout
-    assert [path.name for path in (tmp_path / "out/rpmbuild/SRPMS").iterdir()] == [
-        "ceph-19.2.0-3.g73e2fc59.el9.src.rpm"
-    ]
-
-
-REALLY = '/usr/bin/rpmbuild "$@"; cd out/rpmbuild/RPMS/*/ || exit 9; '
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("exit 5", "rpmbuild ended with status 5"),
-        (REALLY + "rm ceph-common-*", "the spec names ceph-common, but the build made no such rpm"),
-        (REALLY + "rm ceph-19*", "the spec names ceph, but the build made no such rpm"),
-        (REALLY + "truncate -s -100 ceph-19*", "an rpm is corrupt or truncated; the log names it"),
-        (REALLY + "printf xxxx | dd of=$(echo ceph-19*) bs=1 seek=20000 conv=notrunc 2>/dev/null", "an rpm is corrupt or truncated; the log names it"),
-        ("mkdir -p out/rpmbuild/RPMS", "rpmbuild ended well, but made no rpm"),
-        ('/usr/bin/rpmbuild "${@/-ba/-bb}"', "rpmbuild ended well, but made 0 source rpms instead of one"),
-        ('/usr/bin/rpmbuild "${@/-ba/-bs}"', "rpmbuild ended well, but made no rpm"),
-    ],
-    ids=["fails", "one-missing", "main-missing", "truncated", "corrupt", "nothing", "no-source", "only-source"],
-)  # fmt: skip
-def test_rpmbuild_is_not_believed(text: str, said: str, tmp_path: Path) -> None:
-    """Whatever its status says, every package of the spec must be there and whole; the source rpm is no stand-in."""
-    assert sentence(packages_rpm(tmp_path, rpmbuild=text)) == said
-
-
-def test_an_rpm_of_another_version_is_refused(tmp_path: Path) -> None:
-    """The VERSION-RELEASE of every rpm must hold the version that git gave."""
-    assert sentence(packages_rpm(tmp_path, rpm_version="19.2.0-4")) == (
-        "an rpm is of version 19.2.0-3.g73e2fc59.el9, which does not hold 19.2.0-4"
-    )
-
-
-def test_a_commit_without_a_spec_has_no_rpms(tmp_path: Path) -> None:
-    """Without a spec there is a sentence, which says where one could have come from."""
-    (tmp_path / "src").mkdir()
-    assert sentence(run_script(tmp_path, "packages-rpm", "x.tar.gz", "1-0", "ceph", "1")) == (
-        "the commit has no ceph.spec, nor did make-dist make one, so it has no rpms"
-    )
-
-
-def test_a_spec_that_fails_has_its_sentence(tmp_path: Path) -> None:
-    """A spec that rpmbuild refuses fails with rpmbuild's status, and its error is in the output before."""
-    finished = packages_rpm(tmp_path, spec=SPEC.replace("%prep\n", "%prep\nexit 4\n"))
-    assert sentence(finished) == "rpmbuild ended with status 1"
-    assert re.search(r"^error: Bad exit status from .* \(%prep\)$", finished.stdout, re.MULTILINE)
 
 
 # repository-rpm.sh
