@@ -1,9 +1,28 @@
 #!/usr/bin/env bash
-# version.sh CANONICAL_URL: prints version=X or X-N-gH, as git describe says it.
+# version.sh CANONICAL_URL [TAG_PATTERN]: prints version=X or X-N-gH, as git describe says it.
+#
+# Only a tag that is a version counts: one that, without a leading v, make-dist, dpkg and rpm all accept.
+# Somebody else's vstart-demo or v19.2.1-rc1 is passed over. As for Ceph, annotated tags decide; tags without
+# a tagger count if there is no other, for some projects have no others.
 . "$(dirname "$0")/common.sh"
+canonical_url=$1 tag_pattern=${2:-v*}
 cd src
-described=$(git describe --abbrev=8 --match 'v*' HEAD) ||
-    fail "no tag v* of $1 is an ancestor of the commit, so it has no version"
+tag_is_version='^v?[0-9]+(\.[0-9A-Za-z~+]+)*$'
+passed_over=() exclude=()
+while read -r tag; do
+    # shellcheck disable=SC2053
+    if [[ $tag == $tag_pattern && ! $tag =~ $tag_is_version ]]; then
+        passed_over+=("$tag")
+        exclude+=(--exclude "$tag")
+    fi
+done < <(git for-each-ref --merged=HEAD --sort=-creatordate --format='%(refname:lstrip=2)' refs/tags)
+names=${passed_over[*]:0:20}
+[ -z "$names" ] || printf '%s tags are no versions and were passed over: %s\n' "${#passed_over[@]}" "$names"
+describe() {
+    git describe --abbrev=8 --match "$tag_pattern" "${exclude[@]}" "$@" HEAD
+}
+described=$(describe || describe --tags) || fail "no tag $tag_pattern of $canonical_url${names:+ that is a version}" \
+    "is an ancestor of the commit, so it has no version${names:+; $names are none}"
 version=${described#v}
 pattern='^[0-9]+(\.[0-9A-Za-z~+]+)*(-[0-9]+-g[0-9a-f]{8,40})?$'
 [[ $version =~ $pattern ]] || fail "git describe says $described, which is no version"

@@ -202,25 +202,6 @@ def test_only_network_protocols_are_spoken(scheme: str, tmp_path: Path) -> None:
     )
 
 
-def test_a_commit_without_a_release_has_no_version(tmp_path: Path) -> None:
-    """Without a tag v* among its ancestors a commit has no version, and the sentence says whose tags were looked at."""
-    repository = new_repository(tmp_path / "src")
-    commit(repository, "first")
-    git(repository, "tag", "-a", "-m", "x", "nightly")
-    assert sentence(run_script(tmp_path, "version", "https://h/ceph.git")) == (
-        "no tag v* of https://h/ceph.git is an ancestor of the commit, so it has no version"
-    )
-
-
-@pytest.mark.parametrize("tag", ["vanilla", "v19.2.0-rc1", "v19_2"])
-def test_a_tag_that_is_no_version_has_its_sentence(tag: str, tmp_path: Path) -> None:
-    """A tag v* that is no version is refused, as dpkg and rpm would choke on it later."""
-    repository = new_repository(tmp_path / "src")
-    commit(repository, "first")
-    git(repository, "tag", "-a", "-m", "x", tag)
-    assert sentence(run_script(tmp_path, "version", "u")) == f"git describe says {tag}, which is no version"
-
-
 # dependencies.sh
 
 
