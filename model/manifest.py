@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_:-]*\Z")
-_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~:_-]{0,127}\Z")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~^_:-]*\Z")
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~^:_-]{0,127}\Z")
 _PATH_MAX = 500
 
 
@@ -19,7 +19,7 @@ def check_path(path: str) -> str:
         raise ValueError(f"path has {len(path)} characters; at most {_PATH_MAX} are taken")
     if not all(_PART.match(part) for part in path.split("/")):
         raise ValueError(
-            f"path {path!r} must be names of letters, digits and . + ~ _ : -,"
+            f"path {path!r} must be names of letters, digits and . + ~ ^ _ : -,"
             " each starting with a letter or digit, joined by /"
         )
     return path

@@ -33,7 +33,7 @@ def test_a_good_manifest_is_read() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["a", "pool/main/c/ceph/libstdc++_1~2_all.deb", "x86_64/ceph-19.2.0-3.g73e2fc59.el9.x86_64.rpm", "pool/a_1:2-3_all.deb", "repodata/0f-primary.xml.gz"],
+    ["a", "pool/main/c/ceph/libstdc++_1~2_all.deb", "x86_64/ceph-19.2.0-3.g73e2fc59.el9.x86_64.rpm", "pool/a_1:2-3_all.deb", "noarch/a-1-2^dbg.el9.noarch.rpm", "repodata/0f-primary.xml.gz"],
 )  # fmt: skip
 def test_paths_of_packages_are_taken(path: str) -> None:
     """Names that dpkg and rpm give to files are accepted, epochs and plus signs included."""
@@ -49,7 +49,7 @@ def test_paths_that_leave_or_hide_are_refused(path: str) -> None:
     with pytest.raises(ValueError) as caught:
         check_path(path)
     assert str(caught.value) == (
-        f"path {path!r} must be names of letters, digits and . + ~ _ : -, each starting with a letter or digit, joined by /"
+        f"path {path!r} must be names of letters, digits and . + ~ ^ _ : -, each starting with a letter or digit, joined by /"
     )
 
 
