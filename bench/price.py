@@ -38,12 +38,13 @@ PHASES = {
     "dependencies": ("dependencies",),
     "tarball": ("tarball",),
     "packages": ("packages",),
-    "repository": ("repository",),
+    "repository": ("publish",),
     "upload": ("upload",),
-    "publish": ("publish",),
     "between the steps": ("between the steps",),
 }
-"""What is compared, and the steps that are ours in it; the script has the same names."""
+"""What is compared, and the steps that are ours in it; the script has the same names.
+
+The master makes the repository in the step `publish`, after the upload."""
 
 SCRIPT = r"""
 set -euo pipefail
@@ -92,7 +93,8 @@ _METHOD = """\
 The Ceph-shaped input, one deb target. Ours: from just before the POST until `version` of the published directory is
 there, looked for every 5 ms. By hand: one shell script with the same commands and as many jobs in the same sandbox of the same prepared root,
 and an rsync of the repository to a directory. By turns, each first every other time, on the same machine; what was published is removed
-before each run, so each is built in full. The script verifies nothing, signs nothing, and shows nobody how far it is. The CPU of ours is that of the
+before each run, so each is built in full. The script verifies nothing, signs nothing, and shows nobody how far it is. In ours the master makes the repository, after
+the upload, and signs and publishes it in the same step: the row `repository` has all of that. The CPU of ours is that of the
 worker with all that it ran, and of the master."""
 
 _MEANING = """\

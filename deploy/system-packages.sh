@@ -3,8 +3,8 @@
 # need on the machine; asks the network only if one is missing.
 set -euo pipefail
 declare -A groups=(
-    [runtime]='ca-certificates debian-archive-keyring dpkg-dev git gnupg mmdebstrap patch python3-venv xz-utils'
-    [tests]='apt-utils beanstalkd build-essential debhelper devscripts fakeroot chromium chromium-driver createrepo-c curl dpkg-dev fonts-dejavu-core nginx-light postgresql procps rpm shellcheck'
+    [runtime]='apt-utils ca-certificates createrepo-c debian-archive-keyring dpkg-dev git gnupg mmdebstrap patch python3-venv rpm util-linux xz-utils'
+    [tests]='beanstalkd build-essential debhelper devscripts fakeroot chromium chromium-driver curl dpkg-dev fonts-dejavu-core nginx-light postgresql procps shellcheck'
     [lab]='mariadb-client-core mariadb-common mariadb-server-core util-linux'
     [lab-vm]='e2fsprogs gcc genisoimage iproute2 libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu libvirt-dev mmdebstrap pkg-config python3-dev qemu-system-x86 qemu-utils util-linux'
 )

@@ -17,7 +17,7 @@ from steps.image import (
     SwitchImage,
 )
 from steps.prepare import AlreadyPublished, BuildDependencies, Checkout, Machine, Version
-from steps.publish import Publish, Repository, UploadPackages
+from steps.publish import Publish, UploadPackages
 from workers.latent import OneBuild
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 def factory(settings: Settings) -> BuildFactory:
     """Give the steps of a build; which scripts they run depends on the target's pkg_type."""
     canonical = settings.git.canonical_url
-    packages_url = settings.packages.url
     limits: dict[str, Any] = {
         **_limits(settings),
         "doStepIf": _not_published,
@@ -45,7 +44,6 @@ def factory(settings: Settings) -> BuildFactory:
         BuildDependencies(**limits),
         SourceTarball(**limits),
         BuildPackages(**limits),
-        Repository(packages_url, **limits),
         UploadPackages(settings.packages.internal_url, **limits),
         Publish(),
     ]
@@ -81,7 +79,6 @@ def image_test_factory(settings: Settings) -> BuildFactory:
             BuildDependencies(**limits),
             SourceTarball(**limits),
             BuildPackages(**limits),
-            Repository(settings.packages.url, **limits),
             SwitchImage(),
         ]
     )

@@ -15,16 +15,19 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
+from buildbot import config
 from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
 from twisted.internet.threads import deferToThread
 from twisted.python import log
 
 from master.completeness import recorded
+from master.confined import Confined
 from master.refs import LastResolved
+from master.repository_metadata import RepositoryMetadata, missing_tools
 from master.signing import SigningKey
 from master.uploads import Upload, Uploads
-from master.verification import verify
+from master.verification import check_upload
 from model import layout
 from model.package_key import PackageKey
 
@@ -109,9 +112,11 @@ class Publisher(BuildbotService):
 
     name = "publisher"
 
-    def checkConfig(self, **kwargs: Any) -> None:  # type: ignore[override]
-        """Take anything that reconfigService takes."""
+    def checkConfig(self, *, targets: Sequence[Target], **kwargs: Any) -> None:  # type: ignore[override]
+        """Refuse a configuration whose targets need programs that the machine does not have."""
         super().checkConfig()
+        for sentence in missing_tools({target.pkg_type for target in targets}):
+            config.error(sentence)
 
     @async_to_deferred
     async def reconfigService(  # type: ignore[override]
@@ -140,6 +145,7 @@ class Publisher(BuildbotService):
         await deferToThread(self._tree.prepare)
         await deferToThread(self._uploads.wipe)
         self._last_resolved = LastResolved(self._state / "refs.json")
+        self._confined = Confined(self.master.reactor)
         self._key = SigningKey(self.master.reactor, self._state / "gnupg")
         await self._key.prepare()
         key_file = self._tree.tree / layout.KEY_FILE
@@ -190,12 +196,14 @@ class Publisher(BuildbotService):
         await deferToThread(self._uploads.remove, upload)
 
     async def publish(self, upload: Upload, record: dict[str, Any]) -> str:
-        """Verify, sign and publish an upload; ValueError is a refusal, and leaves nothing visible."""
+        """Make the metadata of an upload, sign and publish it; ValueError is a refusal, and leaves nothing visible."""
         key, directory = upload.key, upload.directory
         self._uploads.close(upload)
-        manifest = await deferToThread(verify, key, directory, upload.files)
+        manifest = await deferToThread(check_upload, key, directory, upload.files)
         if manifest.version != record["version"]:
             raise ValueError(f"the manifest says version {manifest.version}, git {record['version']}")
+        metadata = RepositoryMetadata(self._confined, self._url)
+        made = await metadata.make(key, directory, manifest, upload.files)
         for path in layout.signed_files(key.target):
             await self._key.sign(directory / path)
         record = {
@@ -203,7 +211,8 @@ class Publisher(BuildbotService):
             "package_key": str(key),
             "packages": manifest.packages,
             "files": [
-                {"path": file.path, "size": file.size, "sha256": file.sha256} for file in manifest.files
+                {"path": file.path, "size": file.size, "sha256": file.sha256}
+                for file in sorted((*manifest.files, *made))
             ],
         }
         await deferToThread(self._tree.write_metadata, key, directory, record)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote
 
 from master.package_tree import Answer
+from master.release_rpm import repo_text
 from master.uploads import RefusedError
 from model.package_key import PackageKey
 
@@ -31,7 +32,6 @@ _ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
 """Words that questions use for ours; an answer says it as `uname -m` does, as teuthology compares."""
 
 _TEXT = "text/plain; charset=utf-8"
-_REPO_SECTIONS = (("Ceph", "$basearch"), ("Ceph-noarch", "noarch"), ("ceph-source", "SRPMS"))
 _RPM_VERSION = re.compile(r"(.+)-(\d+)\.g([0-9a-f]+)\Z")
 
 
@@ -194,13 +194,7 @@ def repository_text(target: Target, url: str, key_url: str) -> Answer:
         # apt has no word for "the key is there", and who asks like this has no key of ours.
         text = f"deb [trusted=yes] {url} {target.dist} main\n"
     else:
-        # The same text as in the release rpm.
-        base = url.removesuffix("/")
-        text = "".join(
-            f"[{section}]\nname={section} packages on demand\nbaseurl={base}/{part}\nenabled=1\n"
-            f"gpgcheck=0\nrepo_gpgcheck=1\ngpgkey={key_url}\ntype=rpm-md\n\n"
-            for section, part in _REPO_SECTIONS
-        )
+        text = repo_text(target, url.removesuffix("/"), key_url)
     return _answer(HTTPStatus.OK, _TEXT, text)
 
 

@@ -1,77 +1,60 @@
 """What must hold before an upload is published; a refusal is a ValueError with a sentence.
 
-The digests come from the package server, which made them of the bytes that arrived. Everything
-else here was written by the worker, where a contributor's code ran, and is taken as such.
+A worker, where a contributor's code ran, sent packages and a manifest. The package server digested the
+bytes while they arrived. The master's own tools then made the indexes from the same files
+(`master.repository_metadata`), and apt and dnf will read those indexes. Three things are compared here:
+the manifest, the received digests and the indexes.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
+from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
-from debian.deb822 import Packages, Release
 from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import ParseError, fromstring
+from defusedxml.ElementTree import ParseError, iterparse
 
+from master.control_file import stanzas
 from model import layout
 from model.manifest import File, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from xml.etree.ElementTree import Element
 
     from model.package_key import PackageKey
 
-_MOST_INDEX = 16 * 1024 * 1024
-"""Bytes of an index, unpacked, or of the manifest: Ceph's are a hundredth of it, and parsing blocks."""
+_MOST_INDEX = 64 * 1024 * 1024
+"""Bytes of an unpacked primary.xml or of the manifest. Ceph's have less than 2 MiB."""
 
-_RELEASE_FIELDS = {
-    "Origin", "Label", "Suite", "Codename", "Date", "Architectures", "Components",
-    "MD5Sum", "SHA1", "SHA256", "SHA512",
-}  # fmt: skip
-"""What apt-ftparchive writes. Other fields can make apt trust or fetch something else."""
+_DEB = re.compile(r".+\.d?deb\Z")
+_UNASKED = ("essential", "important", "protected")
+_SOURCE = re.compile(r"(?P<name>[^\s()]+)(?:\s*\((?P<version>[^\s()]+)\))?\Z")
 
-_PACKAGE_FIELDS = ("Package", "Version", "Filename", "Size", "SHA256")
-"""What is compared, so each may be there once only: the parsers choose differently among two."""
-
-_DATA_TYPES = ["filelists", "other", "primary"]
-_RESERVED = {layout.VERSION_FILE, layout.SHA1_FILE}
-_NS = {
-    "repo": "http://linux.duke.edu/metadata/repo",
-    "common": "http://linux.duke.edu/metadata/common",
-    "rpm": "http://linux.duke.edu/metadata/rpm",
-}
+_COMMON = "{http://linux.duke.edu/metadata/common}"
+_RPM = "{http://linux.duke.edu/metadata/rpm}"
 
 
 class Indexed(NamedTuple):
-    """One package, as the repository's index gives it."""
+    """One binary package, as the repository's index describes it."""
 
     name: str
     version: str
+    """`version` as apt compares it, or VERSION-RELEASE."""
+    source: str
+    """`name (version)` of the source package, or the file name of the source rpm."""
     file: File
 
 
-def verify(key: PackageKey, directory: Path, received: Mapping[str, File]) -> Manifest:
-    """Check an upload against its manifest, its index and its expected packages."""
+def check_upload(key: PackageKey, directory: Path, received: Mapping[str, File]) -> Manifest:
+    """Return the manifest of an upload whose files are those of the manifest, all where packages belong."""
     if layout.MANIFEST_FILE not in received:
         raise ValueError("the upload has no manifest, so it is not whole")
     manifest = Manifest.from_json(_read(directory / layout.MANIFEST_FILE))
     files = {path: file for path, file in received.items() if path != layout.MANIFEST_FILE}
-    _check_files(manifest, files)
-    _check_places(key, files)
-    deb = key.target.pkg_type == "deb"
-    indexed = list(_debs(key, directory, files) if deb else _rpms(key, directory, files))
-    for package in indexed:
-        if files.get(package.file.path) != package.file:
-            raise ValueError(f"the index's size or SHA-256 of {package.file.path} is not the file's")
-    _check_all_indexed(indexed, files, ".deb" if deb else ".rpm")
-    _check_expected(key, manifest, indexed)
-    return manifest
-
-
-def _check_files(manifest: Manifest, files: Mapping[str, File]) -> None:
     listed = {file.path: file for file in manifest.files}
     for path in sorted(listed.keys() | files.keys()):
         if path not in files:
@@ -80,150 +63,199 @@ def _check_files(manifest: Manifest, files: Mapping[str, File]) -> None:
             raise ValueError(f"{path} was uploaded, but is not in the manifest")
         if files[path] != listed[path]:
             raise ValueError(f"{path} arrived with another size or SHA-256 than the manifest says")
-        name = path.rsplit("/", 1)[-1]
-        if path in _RESERVED or name in ("InRelease", "Release.gpg", "repomd.xml.asc"):
-            raise ValueError(f"{path} is for the master to write")
+        if not _place(key).fullmatch(path):
+            raise ValueError(f"{path} is no package: an upload has packages and their sources only")
+    deb = key.target.pkg_type == "deb"
+    sources = [path for path in files if path.endswith(".dsc") or path.startswith("SRPMS/")]
+    if len(sources) != 1:
+        raise ValueError(
+            f"the upload has {len(sources)} {'.dsc files' if deb else 'source rpms'} instead of one"
+        )
+    if not deb and layout.release_rpm(key.target) in files:
+        raise ValueError(f"{layout.release_rpm(key.target)} is for the master to make")
+    return manifest
 
 
-def _check_places(key: PackageKey, files: Mapping[str, File]) -> None:
-    """Refuse what the layout has no place for: nothing unknown is to lie beside signed metadata."""
-    if key.target.pkg_type == "deb":
-        top = f"dists/{key.target.dist}"
-        indexes = f"main/binary-{key.target.deb_arch}/Packages|main/source/Sources"
-        places = rf"pool/.+|{top}/(Release|({indexes})(\.gz)?)"
-    else:
-        places = rf"(SRPMS|noarch|{key.target.arch})/([^/]+\.rpm|repodata/[^/]+\.xml(\.gz)?)"
-    for path in files:
-        if not re.fullmatch(places, path):
-            raise ValueError(f"the layout has no place for {path}")
+def check_debs(
+    key: PackageKey, manifest: Manifest, packages: bytes, sources: bytes, received: Mapping[str, File]
+) -> None:
+    """Check that Packages and Sources hold the received files, each once, and of the right version."""
+    debs = {path for path in received if _DEB.match(path)}
+    indexed = list(_debs(key, packages))
+    _check_indexed(indexed, received, debs, "apt-ftparchive")
+    source = _check_sources(manifest, sources, received, debs)
+    for package in indexed:
+        if package.source != source:
+            raise ValueError(f"{package.file.path} comes from {package.source}, not from {source}")
+    _check_expected(key, manifest, indexed)
+    if all(package.version != manifest.version for package in indexed if package.name in manifest.packages):
+        raise ValueError(f"no expected package is of version {manifest.version}")
 
 
-def _check_all_indexed(indexed: list[Indexed], files: Mapping[str, File], suffix: str) -> None:
-    if not indexed:
-        raise ValueError("the repository's index is empty")
-    left = {path for path in files if path.endswith(suffix)} - {one.file.path for one in indexed}
-    if left:
-        raise ValueError(f"{min(left)} is not in the repository's index")
+def check_rpms(
+    key: PackageKey, manifest: Manifest, primaries: Mapping[str, bytes], received: Mapping[str, File]
+) -> None:
+    """Check that the primary.xml.gz of each part hold the received rpms, each once, and of the right version."""
+    indexed = [package for part, data in primaries.items() for package in _rpms(part, data)]
+    rpms = {path for path in received if path.endswith(".rpm")}
+    _check_indexed(indexed, received, rpms, "createrepo_c")
+    [source] = [package for package in indexed if package.file.path.startswith("SRPMS/")]
+    if manifest.version not in source.version:
+        raise ValueError(
+            f"{source.file.path} is of version {source.version}, which does not hold {manifest.version}"
+        )
+    binaries = [
+        package
+        for package in indexed
+        if package is not source and package.file.path != layout.release_rpm(key.target)
+    ]
+    for package in binaries:
+        if f"SRPMS/{package.source}" != source.file.path:
+            raise ValueError(
+                f"{package.file.path} comes from {package.source}, not from {source.file.path.partition('/')[2]}"
+            )
+    _check_expected(key, manifest, binaries)
+    if all(
+        manifest.version not in package.version for package in binaries if package.name in manifest.packages
+    ):
+        raise ValueError(f"the version of no expected package holds {manifest.version}")
 
 
-def _check_expected(key: PackageKey, manifest: Manifest, indexed: list[Indexed]) -> None:
-    versions = {package.name: package.version for package in indexed}
-    missing = [name for name in manifest.packages if name not in versions]
+def _place(key: PackageKey) -> re.Pattern[str]:
+    target = key.target
+    if target.pkg_type == "deb":
+        return re.compile(rf"{re.escape(layout.pool(target))}/[^/]+")
+    return re.compile(rf"({'|'.join(layout.repositories(target))})/[^/]+\.rpm")
+
+
+def _check_indexed(
+    indexed: list[Indexed], received: Mapping[str, File], expected: set[str], tool: str
+) -> None:
+    if not expected:
+        raise ValueError("the upload has no package")
+    seen: set[str] = set()
+    for package in indexed:
+        path = package.file.path
+        if path in seen:
+            raise ValueError(f"{path} is twice in the index")
+        seen.add(path)
+        if received.get(path) != package.file:
+            raise ValueError(f"the index's size or SHA-256 of {path} is not that of the file received")
+    if expected - seen:
+        raise ValueError(f"{min(expected - seen)} is no package that {tool} can read")
+
+
+def _check_expected(key: PackageKey, manifest: Manifest, indexed: Iterable[Indexed]) -> None:
+    names = {package.name for package in indexed}
+    missing = [name for name in manifest.packages if name not in names]
     if missing:
         raise ValueError(f"packages that the sources name are missing: {', '.join(missing)}")
-    exact = key.target.pkg_type == "deb"
-    for name in manifest.packages:
-        version = versions[name]
-        if version != manifest.version if exact else manifest.version not in version:
-            raise ValueError(f"{name} is of version {version}, not {manifest.version}")
-
-
-def _debs(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterator[Indexed]:
-    top = f"dists/{key.target.dist}"
-    index = f"main/binary-{key.target.deb_arch}/Packages"
-    release = Release(_one_stanza(_text(directory, f"{top}/Release", files)))
-    unknown = sorted(set(release) - _RELEASE_FIELDS)
-    if unknown:
-        raise ValueError(f"{top}/Release has a field {unknown[0]}, which no repository of ours has")
-    if release.get("Codename") != key.target.dist:
-        raise ValueError(f"{top}/Release is for {release.get('Codename')!r}")
-    try:
-        hashes = {row["name"]: (int(row["size"]), row["sha256"]) for row in release.get("SHA256", [])}
-        listed_names = {row["name"] for table in _tables(release) for row in table}
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{top}/Release has a table that cannot be read") from None
-    for name in sorted(listed_names):
-        if f"{top}/{name}" not in files:
-            raise ValueError(f"{top}/Release lists {name}, which was not uploaded")
-    for path, file in files.items():
-        listed = hashes.get(path.removeprefix(f"{top}/"))
-        if path.startswith(f"{top}/main/") and listed != (file.size, file.sha256):
-            raise ValueError(f"{top}/Release does not hold the size and SHA-256 of {path}")
-    if index not in hashes:
-        raise ValueError(f"{top}/Release does not list {index}")
-    text = _text(directory, f"{top}/{index}", files)
-    compressed = f"{top}/{index}.gz"
-    if compressed in files and _unpacked(directory / compressed) != text.encode():
-        raise ValueError(f"{compressed} does not unpack to Packages")
-    stanzas = [stanza for stanza in re.split(r"\n\n+", text.strip()) if stanza]
-    for stanza in stanzas:
-        for field in _PACKAGE_FIELDS:
-            if len(re.findall(rf"(?mi)^{field}[ \t]*:", stanza)) != 1:
-                raise ValueError(f"{top}/{index} has a stanza without just one field {field}")
-    for stanza in Packages.iter_paragraphs(text.splitlines(keepends=True), use_apt_pkg=False):
-        try:
-            file = File(stanza["Filename"], int(stanza["Size"]), stanza["SHA256"])
-            yield Indexed(stanza["Package"], stanza["Version"], file)
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{top}/{index} has a stanza without {error}") from None
-
-
-def _rpms(key: PackageKey, directory: Path, files: Mapping[str, File]) -> Iterator[Indexed]:
-    if layout.release_rpm(key.target) not in files:
-        raise ValueError(f"{layout.release_rpm(key.target)} is missing")
-    for repomd in layout.signed_files(key.target):
-        part = repomd.split("/", 1)[0]
-        try:
-            yield from _rpms_of(part, directory, files, _text(directory, repomd, files))
-        except (ParseError, DefusedXmlException, LookupError, zlib.error) as error:
-            raise ValueError(f"the metadata of {part} cannot be read: {error}") from None
-
-
-def _rpms_of(part: str, directory: Path, files: Mapping[str, File], repomd: str) -> Iterator[Indexed]:
-    primary = ""
-    root = _xml(repomd.encode())
-    if {child.tag for child in root} - {f"{{{_NS['repo']}}}data", f"{{{_NS['repo']}}}revision"}:
-        raise ValueError(f"{part}/repodata/repomd.xml holds more than data and revision")
-    found = root.findall("repo:data", _NS)
-    if sorted(data.attrib["type"] for data in found) != _DATA_TYPES:
-        raise ValueError(f"{part}/repodata/repomd.xml is not of {', '.join(_DATA_TYPES)}, each once")
-    for data in found:
-        path = f"{part}/{_find(data, 'repo:location').attrib['href']}"
-        if path not in files or _find(data, "repo:checksum").text != files[path].sha256:
-            raise ValueError(f"{part}/repodata/repomd.xml does not hold the SHA-256 of {path}")
-        if data.attrib["type"] == "primary":
-            primary = path
-    if not primary.endswith(".gz"):
-        raise ValueError(f"{part}/repodata/repomd.xml names no primary.xml.gz")
-    for package in _xml(_gunzip(_read(directory / primary))).findall("common:package", _NS):
-        version = _find(package, "common:version").attrib
-        checksum = _find(package, "common:checksum")
-        if checksum.attrib["type"] != "sha256":
-            raise ValueError(f"{part} has packages without SHA-256")
-        path = f"{part}/{_find(package, 'common:location').attrib['href']}"
-        size = _find(package, "common:size").attrib["package"]
-        if not (size.isascii() and size.isdigit()):
-            raise ValueError(f"{part} has a package whose size is {size[:40]!r}")
-        yield Indexed(
-            "" if part == "SRPMS" else str(_find(package, "common:name").text),
-            f"{version['ver']}-{version['rel']}",
-            File(path, int(size[:18]), str(checksum.text)),
+    reserved = layout.release_package(key.target.project)
+    if reserved in names:
+        raise ValueError(
+            f"{reserved} is the package that the master makes; a build may have none of this name"
         )
 
 
-def _tables(release: Release) -> Iterator[list[dict[str, str]]]:
-    for field in ("MD5Sum", "SHA1", "SHA256", "SHA512"):
-        yield release.get(field, [])
+def _debs(key: PackageKey, packages: bytes) -> Iterator[Indexed]:
+    """Read Packages, whose stanzas are the control files of the debs with Filename, Size and SHA256."""
+    for stanza in stanzas(packages):
+        path, name, version, arch = (
+            stanza[field] for field in ("filename", "package", "version", "architecture")
+        )
+        if arch not in ("all", key.target.deb_arch):
+            raise ValueError(f"{path} is for {arch}, not {key.target.deb_arch}")
+        _check_name(path, f"{name}_{version.partition(':')[2] or version}_{arch}", (".deb", ".ddeb"))
+        for field in _UNASKED:
+            if stanza.get(field, "no") != "no":
+                raise ValueError(f"{path} is marked {field.capitalize()}: apt would install it unasked")
+        source = _SOURCE.match(stanza.get("source", name))
+        if source is None:
+            raise ValueError(f"{path} has the field Source: {stanza['source'][:80]!r}")
+        yield Indexed(
+            name, version, f"{source['name']} ({source['version'] or version})", _file(stanza, path)
+        )
 
 
-def _one_stanza(text: str) -> str:
-    if "\n\n" in text.strip() or "-----BEGIN" in text:
-        raise ValueError("Release is not one plain stanza")
-    return text
+def _check_sources(manifest: Manifest, text: bytes, received: Mapping[str, File], debs: set[str]) -> str:
+    """Return `name (version)` of the one source package, all of whose files were received."""
+    found = list(stanzas(text))
+    if len(found) != 1:
+        raise ValueError("the .dsc, or a file that it lists, cannot be read by apt-ftparchive")
+    [stanza] = found
+    place = stanza["directory"]
+    rows = [row.split() for row in stanza["checksums-sha256"].split("\n") if row.strip()]
+    for row in rows:
+        path = f"{place}/{row[-1]}"
+        if received.get(path) != _file({"size": row[-2] if len(row) == 3 else "", "sha256": row[0]}, path):
+            raise ValueError(f"the .dsc lists {row[-1][:80]!r}, but another file, or none, was received")
+    listed = {f"{place}/{row[-1]}" for row in rows}
+    strays = set(received) - listed - debs - {layout.MANIFEST_FILE}
+    if strays:
+        raise ValueError(f"{min(strays)} is neither a package, nor does the .dsc list it")
+    for field in ("files", "checksums-sha1"):
+        if {
+            f"{place}/{row.split()[-1]}" for row in stanza.get(field, "").split("\n") if row.strip()
+        } - listed:
+            raise ValueError(f"the .dsc lists other files in {field.capitalize()} than in Checksums-Sha256")
+    if stanza["version"] != manifest.version:
+        raise ValueError(f"the .dsc is of version {stanza['version']}, not {manifest.version}")
+    return f"{stanza['package']} ({stanza['version']})"
 
 
-def _xml(data: bytes) -> Element:
-    if b"xml:base" in data:
-        raise ValueError("xml:base leads away from the repository")
-    root: Element = fromstring(data)
-    return root
+def _rpms(part: str, compressed: bytes) -> Iterator[Indexed]:
+    """Read a primary.xml.gz; a package is read when its end tag is, and then forgotten."""
+    try:
+        for _, element in iterparse(BytesIO(gunzip(compressed))):
+            if element.tag == f"{_COMMON}package":
+                yield _rpm(part, element)
+                element.clear()
+    except (ParseError, DefusedXmlException, LookupError, zlib.error) as error:
+        raise ValueError(f"the index of {part} cannot be read: {error}") from None
 
 
-def _find(element: Element, path: str) -> Element:
-    found = element.find(path, _NS)
-    if found is None:
-        raise KeyError(path)
-    return found
+def _rpm(part: str, element: Element) -> Indexed:
+    version = _only(element, "version").attrib
+    name, arch = _text(element, "name"), _text(element, "arch")
+    checksum, location = _only(element, "checksum"), _only(element, "location").attrib
+    path = f"{part}/{location['href']}"
+    if set(location) != {"href"}:
+        raise ValueError(f"{path} has a location of its own")
+    kind = "src" if part == "SRPMS" else part
+    if arch != kind:
+        raise ValueError(f"{path} is for {arch}, not {kind}")
+    _check_name(path, f"{name}-{version['ver']}-{version['rel']}.{arch}", (".rpm",))
+    if checksum.attrib["type"] != "sha256":
+        raise ValueError(f"{path} is indexed without SHA-256")
+    size = _only(element, "size").attrib["package"]
+    source = element.findtext(f"{_COMMON}format/{_RPM}sourcerpm") or ""
+    file = _file({"size": size, "sha256": checksum.text or ""}, path)
+    return Indexed(name, f"{version['ver']}-{version['rel']}", source, file)
+
+
+def _check_name(path: str, wanted: str, suffixes: tuple[str, ...]) -> None:
+    """Refuse a package whose file has another name than the packaging tools give it."""
+    name = path.rpartition("/")[2]
+    if name not in {wanted + suffix for suffix in suffixes}:
+        raise ValueError(f"{path} holds the package {wanted!r}: a package's file must have its name")
+
+
+def _file(row: Mapping[str, str], path: str) -> File:
+    size = row["size"]
+    if not (size.isascii() and size.isdigit() and len(size) < 19):
+        raise ValueError(f"the index has {size[:40]!r} as the size of {path}")
+    return File(path, int(size), row["sha256"])
+
+
+def _only(element: Element, tag: str) -> Element:
+    found = element.findall(_COMMON + tag)
+    if len(found) != 1:
+        raise LookupError(f"a package has {len(found)} elements {tag}")
+    return found[0]
+
+
+def _text(element: Element, tag: str) -> str:
+    return _only(element, tag).text or ""
 
 
 def _read(path: Path) -> bytes:
@@ -232,26 +264,12 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _text(directory: Path, path: str, files: Mapping[str, File]) -> str:
-    if path not in files:
-        raise ValueError(f"{path} is missing")
-    try:
-        return _read(directory / path).decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8") from None
-
-
-def _unpacked(path: Path) -> bytes | None:
-    """Give what a file unpacks to, or None if it is no gzip."""
-    try:
-        return _gunzip(_read(path))
-    except zlib.error:
-        return None
-
-
-def _gunzip(data: bytes) -> bytes:
+def gunzip(data: bytes) -> bytes:
+    """Unpack a gzip file of one member, and not more than any real index has."""
     stream = zlib.decompressobj(wbits=31)
     text = stream.decompress(data, _MOST_INDEX)
     if stream.unconsumed_tail:
         raise ValueError(f"an index unpacks to more than {_MOST_INDEX} bytes")
+    if not stream.eof or stream.unused_data:
+        raise ValueError("an index is not one whole gzip member")
     return text

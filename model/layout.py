@@ -40,13 +40,29 @@ def url(base: str, path: str) -> str:
     return base.rstrip("/") + "/" + quote(path)
 
 
+def pool(target: Target) -> str:
+    """Directory, inside a package_key's directory, of debs and their sources."""
+    return f"pool/main/{target.project[0]}/{target.project}"
+
+
+def release_package(project: str) -> str:
+    """Name of the package that drops our .repo file; no build may have a package of this name."""
+    return f"{project}-release"
+
+
 def release_rpm(target: Target) -> str:
     """Path, inside a package_key's directory, of the rpm that drops our .repo file."""
-    return f"noarch/ceph-release-1-0.{target.distribution.dist_release}.noarch.rpm"
+    name = release_package(target.project)
+    return f"noarch/{name}-1-0.{target.distribution.dist_release}.noarch.rpm"
+
+
+def repositories(target: Target) -> tuple[str, ...]:
+    """Directories of a package_key that are yum repositories, each of packages of one kind."""
+    return ("SRPMS", "noarch", target.arch)
 
 
 def signed_files(target: Target) -> tuple[str, ...]:
     """Metadata files that the master signs, inside a package_key's directory."""
     if target.pkg_type == "deb":
         return (f"dists/{target.dist}/Release",)
-    return tuple(f"{part}/repodata/repomd.xml" for part in ("SRPMS", "noarch", target.arch))
+    return tuple(f"{part}/repodata/repomd.xml" for part in repositories(target))

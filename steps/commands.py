@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from model import layout
+
 if TYPE_CHECKING:
     from model.package_key import PackageKey
     from model.targets import Target
@@ -49,19 +51,14 @@ def packages(target: Target, tarball: str, described: str, jobs: int, *, nodeps:
     return script("packages-rpm", tarball, rpm_version(described), target.project, str(jobs), *options)
 
 
-def repository(key: PackageKey, base_url: str, key_url: str) -> Command:
-    """Make the repository's metadata; `base_url` is where the package_key will be served."""
-    target = key.target
-    if target.pkg_type == "deb":
-        return script("repository-deb", target.dist, target.deb_arch)
-    dist_release = target.distribution.dist_release
-    return script("repository-rpm", target.project, dist_release, target.arch, base_url, key_url)
-
-
 def upload(key: PackageKey, upload_url: str, published_version: str, names: list[str]) -> Command:
-    """Upload `out/repo/`; the token comes in the environment, as UPLOAD_TOKEN."""
+    """Upload packages and sources; the token comes in the environment, as UPLOAD_TOKEN."""
+    if key.target.pkg_type == "deb":
+        places = [f"out/deb={layout.pool(key.target)}"]
+    else:
+        places = ["out/rpmbuild/SRPMS=SRPMS", "out/rpmbuild/RPMS=."]
     return [
-        "python3", "scripts/upload.py", "out/repo", upload_url, str(key),
+        "python3", "scripts/upload.py", upload_url, str(key), *places,
         "--version", published_version, "--packages", ",".join(names),
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Steps from built packages to published ones: repository, upload, publish."""
+"""Steps from built packages to published ones: upload, publish."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from buildbot.process.buildstep import BuildStep
 from buildbot.process.results import FAILURE, SUCCESS
 
-from model import layout
 from model.package_key import PackageKey
 from steps import commands
 from steps.script import Script
@@ -35,32 +34,11 @@ class Publisher(Protocol):
         """Forget the token, and whatever was uploaded and not published."""
 
     async def publish(self, upload: Upload, record: dict[str, Any]) -> str:
-        """Verify, sign and publish an upload; give its URL, or raise ValueError with a sentence."""
-
-
-class Repository(Script):
-    """Makes the metadata of the repository."""
-
-    name = "repository"
-    doing = "making the repository"
-
-    def __init__(self, packages_url: str, **kwargs: Any) -> None:
-        """Take the URL of the package server."""
-        super().__init__(**kwargs)
-        self._packages_url = packages_url
-
-    def compose(self) -> Command:
-        """Point the repository at where it will be served."""
-        base_url = layout.url(self._packages_url, layout.sha1_path(self.key))
-        return commands.repository(self.key, base_url, layout.url(self._packages_url, layout.KEY_FILE))
-
-    def finish(self) -> str:
-        """Say that it is there."""
-        return "repository made"
+        """Make the metadata, verify, sign and publish; return the URL, or raise ValueError with a sentence."""
 
 
 class UploadPackages(Script):
-    """Uploads the repository into staging, where nobody is served from."""
+    """Uploads packages and sources into staging, where nobody is served from."""
 
     name = "upload"
     doing = "uploading"
@@ -72,7 +50,7 @@ class UploadPackages(Script):
         self._upload: Upload | None = None
 
     def compose(self) -> Command:
-        """Upload what the repository step made."""
+        """Upload what the step `packages` left."""
         described = str(self.getProperty("version"))
         return commands.upload(
             self.key,
@@ -107,7 +85,7 @@ class Publish(BuildStep):
     alwaysRun = True
 
     async def run(self) -> int:
-        """Verify, sign, rename; the sentence of a refusal is the build's."""
+        """Have the master make the repository, verify and sign it; the sentence of a refusal is the build's."""
         assert self.build is not None
         assert self.master is not None
         upload: Upload | None = getattr(self.build, "upload", None)
@@ -128,6 +106,10 @@ class Publish(BuildStep):
         await self.addURL("packages", url)
         self.descriptionDone = "published"
         return int(SUCCESS)
+
+    def getCurrentSummary(self) -> dict[str, str]:
+        """Say what the master does."""
+        return {"step": "making the repository, signing and publishing it"}
 
     def getResultSummary(self) -> dict[str, str]:
         """Say that it was published, or the refusal."""

@@ -1,14 +1,22 @@
-"""Small real repositories of debs and rpms, made by the real tools and by the scripts of the steps."""
+"""Small real uploads of debs and rpms, made by the real tools, and their metadata, made by the master's own code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
+from typing import Any
 
+from master.confined import Confined
+from master.repository_metadata import RepositoryMetadata
+from master.verification import check_upload
 from model.manifest import File
+from model.package_key import PackageKey
+from tests.reactor import finish
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "steps" / "scripts"
@@ -21,7 +29,8 @@ RPM_KEY = "ceph-rpm-centos9-x86_64-default/73e2fc59c56ffde226d1974c4d494a4fbc3bb
 RPM_VERSION = "19.2.0-3.g73e2fc59"
 RPM_NAMES = ["ceph", "python3-ceph-argparse"]
 
-BASE_URL = "http://127.0.0.1:8011/" + RPM_KEY.replace("/", "/sha1/")
+PACKAGES_URL = "http://127.0.0.1:8011/"
+BASE_URL = PACKAGES_URL + RPM_KEY.replace("/", "/sha1/")
 KEY_URL = "http://127.0.0.1:8011/key.asc"
 
 SPEC = """\
@@ -69,60 +78,92 @@ def run_script(
     )  # fmt: skip
 
 
-def build_deb(directory: Path, name: str, version: str, arch: str = "amd64") -> Path:
-    """Make a real deb with one file in it."""
+def build_deb(
+    directory: Path, name: str, version: str, arch: str = "amd64", more: str = "Source: ceph\n"
+) -> Path:
+    """Make a real deb with one file in it; `more` are lines of its control file."""
     root = directory / f"{name}.root"
     (root / "DEBIAN").mkdir(parents=True)
     (root / "usr/share" / name).mkdir(parents=True)
     (root / "usr/share" / name / "content").write_text(name * 1000)
     (root / "DEBIAN/control").write_text(
-        f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\n"
+        f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\n{more}"
         "Maintainer: Packages on demand <packages@localhost>\nDescription: a package\n"
     )
-    path = directory / f"{name}_{version}_{arch}.deb"
+    path = directory / f"{name}_{version.rpartition(':')[2]}_{arch}.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "-b", root, path], check=True, capture_output=True)
     subprocess.run(["rm", "-r", root], check=True)
     return path
 
 
-def prepare_debs(directory: Path) -> None:
-    """Leave in a directory what the step that builds debs leaves."""
-    (directory / "out/deb").mkdir(parents=True)
-    (directory / "src/debian").mkdir(parents=True)
-    (directory / "src/debian/changelog").write_text(CHANGELOG.format(version=DEB_VERSION))
+def build_source(directory: Path, version: str = DEB_VERSION) -> None:
+    """Make a real source package: the .dsc, the tarball and the debian directory, which it lists."""
+    root = directory / "ceph.root"
+    (root / "debian/source").mkdir(parents=True)
+    (root / "debian/source/format").write_text("3.0 (quilt)\n")
+    (root / "debian/changelog").write_text(CHANGELOG.format(version=version))
+    (root / "debian/control").write_text(
+        "Source: ceph\nMaintainer: Packages on demand <packages@localhost>\n\n"
+        "Package: ceph\nArchitecture: any\nDescription: a package\n"
+    )
+    upstream = directory / f"ceph_{version.rpartition('-')[0]}.orig.tar.gz"
+    subprocess.run(["tar", "-czf", upstream, "-C", directory, "--exclude=debian", "ceph.root"], check=True)
+    subprocess.run(["dpkg-source", "-b", "ceph.root"], cwd=directory, check=True, capture_output=True)
+    subprocess.run(["rm", "-r", root], check=True)
+
+
+def build_rpm(directory: Path, spec: str, *options: str) -> list[Path]:
+    """Make the source rpm and the rpms of a spec, below SRPMS, noarch and x86_64 of a directory; return them."""
+    with tempfile.TemporaryDirectory() as temporary:
+        top = Path(temporary)
+        (top / "SOURCES").mkdir()
+        (top / "ceph.spec").write_text(spec)
+        (top / "SOURCES/ceph-19.2.0-3-g73e2fc59.tar.gz").write_bytes(b"")
+        subprocess.run(
+            ["rpmbuild", "-ba", "-D", f"_topdir {top}", "--target", "x86_64", *options, top / "ceph.spec"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        made = []
+        for path in sorted(top.rglob("*.rpm")):
+            (directory / path.parent.name).mkdir(parents=True, exist_ok=True)
+            made.append(Path(shutil.move(path, directory / path.parent.name / path.name)))
+        return made
+
+
+def deb_upload(directory: Path) -> Path:
+    """Make what is uploaded of a build of debs: packages, a source package and the manifest."""
+    pool = directory / "upload/pool/main/c/ceph"
+    pool.mkdir(parents=True)
     for name in DEB_NAMES:
-        build_deb(directory / "out/deb", name, DEB_VERSION, "all" if name.startswith("python3") else "amd64")
+        build_deb(pool, name, DEB_VERSION, "all" if name.startswith("python3") else "amd64")
+    build_source(pool)
+    write_manifest(directory / "upload", DEB_VERSION, DEB_NAMES)
+    return directory / "upload"
 
 
-def prepare_rpms(directory: Path) -> None:
-    """Leave in a directory what the step that builds rpms leaves."""
-    top = directory / "out/rpmbuild"
-    for name in ("SOURCES", "SPECS"):
-        (top / name).mkdir(parents=True)
-    (top / "SPECS/ceph.spec").write_text(SPEC)
-    (top / "SOURCES/ceph-19.2.0-3-g73e2fc59.tar.gz").write_bytes(b"")
-    subprocess.run(
-        ["rpmbuild", "-ba", "-D", f"_topdir {top}", "--target", "x86_64", top / "SPECS/ceph.spec"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+def rpm_upload(directory: Path) -> Path:
+    """Make what is uploaded of a build of rpms: packages, a source rpm and the manifest."""
+    build_rpm(directory / "upload", SPEC)
+    write_manifest(directory / "upload", RPM_VERSION, RPM_NAMES)
+    return directory / "upload"
 
 
-def deb_repository(directory: Path) -> Path:
-    """Make an apt repository with its manifest, as it is uploaded."""
-    prepare_debs(directory)
-    finished = run_script(directory, "repository-deb", "jammy", "amd64")
-    assert finished.returncode == 0, finished.stderr
-    write_manifest(directory / "out/repo", DEB_VERSION, DEB_NAMES)
-    return directory / "out/repo"
+def key_of(directory: Path) -> PackageKey:
+    """Return the package_key that an upload of this module is for."""
+    return PackageKey.from_string(DEB_KEY if (directory / "pool").exists() else RPM_KEY)
 
 
-def rpm_repository(directory: Path) -> Path:
-    """Make yum repositories with their manifest, as they are uploaded."""
-    prepare_rpms(directory)
-    finished = run_script(directory, "repository-rpm", "ceph", "el9", "x86_64", BASE_URL, KEY_URL)
-    assert finished.returncode == 0, finished.stderr
-    write_manifest(directory / "out/repo", RPM_VERSION, RPM_NAMES)
-    return directory / "out/repo"
+def make_metadata(directory: Path) -> list[File]:
+    """Check an upload and make its metadata as the publisher does; return the files made."""
+
+    async def make(reactor: Any) -> list[File]:
+        key, received = key_of(directory), files_of(directory)
+        manifest = check_upload(key, directory, received)
+        metadata = RepositoryMetadata(Confined(reactor), PACKAGES_URL)
+        return await metadata.make(key, directory, manifest, received)
+
+    made: list[File] = finish(make)
+    return made
 
 
 def files_of(directory: Path) -> dict[str, File]:

@@ -55,13 +55,13 @@ git:
 """
 
 
-def load(directory: Path, settings: str) -> dict[str, Any]:
+def load(directory: Path, settings: str, **environment: str) -> dict[str, Any]:
     """Load master.cfg with a settings file of this text, in a process of its own."""
     path = directory / "settings.yaml"
     path.write_text(SETTINGS + settings)
     finished = subprocess.run(
         [sys.executable, "-c", LOAD, str(ROOT)],
-        env={**os.environ, "BUILDPACKAGES_SETTINGS": str(path)}, cwd=directory, capture_output=True, text=True,
+        env={**os.environ, "BUILDPACKAGES_SETTINGS": str(path), **environment}, cwd=directory, capture_output=True, text=True,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     return dict(json.loads(finished.stdout))
@@ -93,12 +93,22 @@ def test_the_builders_are_the_targets_that_are_on(few: dict[str, Any]) -> None:
 
 
 def test_debs_and_rpms_have_the_same_verbs(few: dict[str, Any]) -> None:
-    """Every build goes the same way: look, machine, checkout, version, dependencies, tarball, packages, repository, upload, publish."""
+    """Every build goes the same way: look, machine, checkout, version, dependencies, tarball, packages, upload, publish."""
     for one in few["builders"]:
         assert one["steps"] == [
             "AlreadyPublished", "Machine", "Checkout", "Version", "BuildDependencies", "SourceTarball",
-            "BuildPackages", "Repository", "UploadPackages", "Publish",
+            "BuildPackages", "UploadPackages", "Publish",
         ]  # fmt: skip
+
+
+def test_a_program_that_publishing_needs_is_missed_at_once(tmp_path: Path) -> None:
+    """A master without the programs that its targets' packages need is refused when it is configured, not hours later."""
+    targets = "targets: [ceph-rpm-centos9-x86_64-default, ceph-deb-jammy-x86_64-default]\n"
+    assert load(tmp_path, targets, PATH=str(tmp_path))["errors"] == [
+        "apt-ftparchive is not installed: publishing deb packages needs it (package apt-utils)",
+        "createrepo_c is not installed: publishing rpm packages needs it (package createrepo-c or createrepo_c)",
+        "rpmbuild is not installed: publishing rpm packages needs it (package rpm or rpm-build)",
+    ]
 
 
 def test_requests_are_never_collapsed(few: dict[str, Any], everything: dict[str, Any]) -> None:

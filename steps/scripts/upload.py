@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Upload a directory to the package server; standard library only, Python 3.6 and later.
+"""Upload directories to the package server; standard library only, Python 3.6 and later.
 
-    UPLOAD_TOKEN=... upload.py DIRECTORY BASE_URL TARGET/SHA1 --version V --packages a,b,c
+    UPLOAD_TOKEN=... upload.py BASE_URL TARGET/SHA1 DIRECTORY=PLACE... --version V --packages a,b,c
 
+The files below each DIRECTORY arrive below PLACE, a directory of the upload; `.` is its top.
 Each file is hashed while it is sent, and compared with what the server says that it received. The
 manifest goes last: without it the upload is not whole. The last line is
 `uploaded 57 files, 123456 bytes`; a failure is one sentence on standard error, and exit code 1.
@@ -168,13 +169,13 @@ class Server:
         return http.client.HTTPConnection(host, port, timeout=TIMEOUT)
 
 
-def find_files(directory: str) -> List[File]:
-    """Give every file below a directory; UploadError for none, or for what is no plain file."""
+def find_files(directory: str, place: str) -> List[File]:
+    """Return every file below a directory, to be sent to a place; UploadError for what is no plain file."""
     files = []
     for parent, directories, names in os.walk(directory, onerror=_unreadable):
         for name in directories + names:
             source = os.path.join(parent, name)
-            path = os.path.relpath(source, directory)
+            path = os.path.normpath(os.path.join(place, os.path.relpath(source, directory)))
             status = os.lstat(source)
             if stat.S_ISDIR(status.st_mode):
                 continue
@@ -183,9 +184,7 @@ def find_files(directory: str) -> List[File]:
             if path == MANIFEST:
                 raise UploadError("%s is there already, but is for the upload to make" % path)
             files.append(File(path, status.st_size, source))
-    if not files:
-        raise UploadError("%s has no files to upload" % directory)
-    return sorted(files, key=lambda file: file.path)
+    return files
 
 
 def manifest_of(version: str, packages: List[str], files: List[File]) -> bytes:
@@ -206,9 +205,17 @@ def human_size(size: int) -> str:
     return "%.1f %s" % (amount, units[0])
 
 
-def upload(directory: str, server: Server, version: str, packages: List[str]) -> Tuple[int, int]:
-    """Send all files and the manifest; give how many files it were, and bytes."""
-    files = find_files(directory)
+def upload(places: List[str], server: Server, version: str, packages: List[str]) -> Tuple[int, int]:
+    """Send all files and the manifest; return the number of files, and of their bytes."""
+    files = []
+    for pair in places:
+        directory, equals, place = pair.partition("=")
+        if not equals:
+            raise UploadError("%r is not DIRECTORY=PLACE" % pair)
+        files += find_files(directory, place)
+    files.sort(key=lambda file: file.path)
+    if not files:
+        raise UploadError("there are no files to upload in %s" % ", ".join(places))
     for number, file in enumerate(files, 1):
         server.put(file)
         size = human_size(file.size)
@@ -220,10 +227,10 @@ def upload(directory: str, server: Server, version: str, packages: List[str]) ->
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command line; give the exit code."""
-    parser = argparse.ArgumentParser(description="Upload a directory to the package server.")
-    parser.add_argument("directory", metavar="DIRECTORY")
+    parser = argparse.ArgumentParser(description="Upload directories to the package server.")
     parser.add_argument("base_url", metavar="BASE_URL")
     parser.add_argument("key", metavar="TARGET/SHA1")
+    parser.add_argument("places", metavar="DIRECTORY=PLACE", nargs="+")
     parser.add_argument("--version", required=True, help="what the packages are of")
     parser.add_argument("--packages", required=True, help="names expected, joined by commas")
     given = parser.parse_args(arguments)
@@ -236,7 +243,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
             raise UploadError("--packages names no package")
         server = Server(given.base_url, given.key, token)
         try:
-            count, size = upload(given.directory, server, given.version, packages)
+            count, size = upload(given.places, server, given.version, packages)
         finally:
             server.close()
     except UploadError as error:

@@ -39,7 +39,7 @@ from tests.contract.shaman_tree import (
     UNKNOWN,
     fill,
 )
-from tests.package_repositories import BASE_URL, KEY_URL, RPM_KEY, rpm_repository
+from tests.package_repositories import BASE_URL, KEY_URL, RPM_KEY, make_metadata, rpm_upload
 from tests.package_server_process import PackageServerProcess
 from tests.published import Publications
 
@@ -547,8 +547,8 @@ def test_nothing_is_there(view: Shaman, path: str) -> None:
 
 def test_the_text_for_yum_is_that_of_the_release_rpm(tmp_path: Path) -> None:
     """Both ways to the same packages put the same file on a node."""
-    rpm_repository(tmp_path)
-    [release] = tmp_path.glob("out/repo/noarch/ceph-release-1-0.*.rpm")
+    make_metadata(rpm_upload(tmp_path))
+    [release] = tmp_path.glob("upload/noarch/ceph-release-1-0.*.rpm")
     archive = subprocess.run(
         ["rpm2archive", "-n", "-"], stdin=release.open("rb"), check=True, capture_output=True
     )

@@ -62,31 +62,19 @@ def test_rpm_packages() -> None:
     assert commands.packages(RPM, words[2], "19.2.0-3-g73e2fc59", 4, nodeps=True) == [*words, "--nodeps"]
 
 
-def test_repositories() -> None:
-    """An apt repository is of a codename and dpkg's architecture; the yum ones know where they will be served."""
-    urls = (f"http://p:8011/ceph-rpm-centos9-x86_64-default/sha1/{SHA1}", "http://p:8011/key.asc")
-    assert commands.repository(PackageKey(DEB, SHA1), *urls) == [
-        "bash",
-        "scripts/repository-deb.sh",
-        "jammy",
-        "amd64",
-    ]
-    assert commands.repository(PackageKey(Target("ceph", "noble", "aarch64"), SHA1), *urls) == [
-        "bash", "scripts/repository-deb.sh", "noble", "arm64",
-    ]  # fmt: skip
-    assert commands.repository(PackageKey(RPM, SHA1), *urls) == [
-        "bash", "scripts/repository-rpm.sh", "ceph", "el9", "x86_64", *urls,
-    ]  # fmt: skip
-    assert commands.repository(PackageKey(Target("ceph", "rocky10", "aarch64"), SHA1), *urls) == [
-        "bash", "scripts/repository-rpm.sh", "ceph", "el10", "aarch64", *urls,
-    ]  # fmt: skip
-
-
-def test_upload() -> None:
-    """The upload is told the key, version and packages; the token is not among its words."""
+def test_uploads_of_debs() -> None:
+    """Debs and their sources go into the pool; the token is not among the command's words."""
     assert commands.upload(PackageKey(DEB, SHA1), "http://p:8011/", "19.2.0-1", ["ceph", "ceph-common"]) == [
-        "python3", "scripts/upload.py", "out/repo", "http://p:8011/", f"ceph-deb-jammy-x86_64-default/{SHA1}",
-        "--version", "19.2.0-1", "--packages", "ceph,ceph-common",
+        "python3", "scripts/upload.py", "http://p:8011/", f"ceph-deb-jammy-x86_64-default/{SHA1}",
+        "out/deb=pool/main/c/ceph", "--version", "19.2.0-1", "--packages", "ceph,ceph-common",
+    ]  # fmt: skip
+
+
+def test_uploads_of_rpms() -> None:
+    """rpms go where rpmbuild sorted them: SRPMS, noarch and the architecture."""
+    assert commands.upload(PackageKey(RPM, SHA1), "http://p:8011/", "19.2.0-0", ["ceph"]) == [
+        "python3", "scripts/upload.py", "http://p:8011/", f"ceph-rpm-centos9-x86_64-default/{SHA1}",
+        "out/rpmbuild/SRPMS=SRPMS", "out/rpmbuild/RPMS=.", "--version", "19.2.0-0", "--packages", "ceph",
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.git_repositories import commit, git, new_repository
-from tests.package_repositories import DEB_NAMES, DEB_VERSION, run_script
+from tests.package_repositories import DEB_NAMES, DEB_VERSION, make_metadata, run_script, write_manifest
 from tests.steps.test_scripts import sentence, tool, values
 
 VERSION = "19.2.0-3-g73e2fc59"
@@ -122,13 +122,15 @@ def test_every_source_format_is_published_whole(
 
 
 def test_debs_become_a_repository(tmp_path: Path) -> None:
-    """The repository holds debs of the version asked for, built by as many jobs as asked for, and their source package."""
+    """The repository that the master makes holds debs of the version asked for, built by as many jobs as asked for, and their source package."""
     finished = build(tmp_path, sources(tmp_path, "", compression="bz2"))
     assert values(finished)["packages"] == "ceph,ceph-common,python3-ceph-argparse"
     assert "parallel=3" in finished.stdout
-    finished = run_script(tmp_path, "repository-deb", "jammy", "amd64")
-    assert finished.returncode == 0, finished.stderr
-    repo = tmp_path / "out/repo"
+    repo = tmp_path / "upload"
+    (repo / "pool/main/c").mkdir(parents=True)
+    (tmp_path / "out/deb").rename(repo / "pool/main/c/ceph")
+    write_manifest(repo, DEB_VERSION, DEB_NAMES)
+    make_metadata(repo)
     packages = (repo / "dists/jammy/main/binary-amd64/Packages").read_text()
     assert sorted(re.findall(r"^Package: (.*)$", packages, re.MULTILINE)) == DEB_NAMES
     assert set(re.findall(r"^Version: (.*)$", packages, re.MULTILINE)) == {DEB_VERSION}

@@ -13,11 +13,7 @@ import pytest
 from steps.output import Output
 from tests.git_repositories import commit, git, git_daemon, new_repository
 from tests.package_repositories import (
-    BASE_URL,
-    KEY_URL,
     SCRIPTS,
-    prepare_debs,
-    prepare_rpms,
     run_script,
 )
 
@@ -266,106 +262,3 @@ def test_a_project_without_make_dist_is_archived(tmp_path: Path) -> None:
         f"ceph-{VERSION}/b/",
         f"ceph-{VERSION}/b/c",
     ]
-
-
-# repository-deb.sh
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (
-            '[[ " $* " == *" packages "* ]] && exit 100; exec /usr/bin/apt-ftparchive "$@"',
-            "apt-ftparchive packages ended with status 100",
-        ),
-        (
-            '[[ " $* " == *" sources "* ]] && exit 9; exec /usr/bin/apt-ftparchive "$@"',
-            "apt-ftparchive sources ended with status 9",
-        ),
-        (
-            '[[ " $* " == *" release "* ]] && exit 1; exec /usr/bin/apt-ftparchive "$@"',
-            "apt-ftparchive release ended with status 1",
-        ),
-        ("exit 0", "apt-ftparchive indexed 0 of 3 debs"),
-        (
-            '/usr/bin/apt-ftparchive "$@" | sed "/^Package: ceph-common/,/^$/d"',
-            "apt-ftparchive indexed 2 of 3 debs",
-        ),
-    ],
-    ids=["packages", "sources", "release", "nothing", "one-less"],
-)
-def test_apt_ftparchive_is_not_believed(text: str, said: str, tmp_path: Path) -> None:
-    """An apt-ftparchive that fails, or that leaves a deb out, fails the step with a sentence."""
-    prepare_debs(tmp_path)
-    path = tool(tmp_path / "bin", "apt-ftparchive", text)
-    assert sentence(run_script(tmp_path, "repository-deb", "jammy", "amd64", path=path)) == said
-
-
-def test_an_apt_repository_is_for_its_codename(tmp_path: Path) -> None:
-    """Release is of the codename and architecture asked for, and nothing in the repository is signed yet."""
-    prepare_debs(tmp_path)
-    finished = run_script(tmp_path, "repository-deb", "trixie", "amd64")
-    assert finished.returncode == 0, finished.stderr
-    release = (tmp_path / "out/repo/dists/trixie/Release").read_text().splitlines()
-    assert {
-        "Codename: trixie",
-        "Suite: trixie",
-        "Architectures: amd64",
-        "Components: main",
-        "Origin: Ceph",
-    } <= set(release)
-    assert not list(tmp_path.rglob("InRelease"))
-
-
-# repository-rpm.sh
-
-
-def test_yum_repositories_point_at_themselves(tmp_path: Path) -> None:
-    """Three repositories with metadata, and the rpm whose .repo file has our host in it, as teuthology wants it."""
-    prepare_rpms(tmp_path)
-    finished = run_script(tmp_path, "repository-rpm", "ceph", "el9", "x86_64", BASE_URL, KEY_URL)
-    assert finished.returncode == 0, finished.stderr
-    repo = tmp_path / "out/repo"
-    release = repo / "noarch/ceph-release-1-0.el9.noarch.rpm"
-    listed = subprocess.run(
-        ["rpm", "-qpl", "--nosignature", release], check=True, capture_output=True, text=True
-    ).stdout
-    assert listed == "/etc/yum.repos.d/ceph.repo\n"
-    text = subprocess.run(
-        f"rpm2archive - <'{release}' | tar -xzO ./etc/yum.repos.d/ceph.repo",
-        shell=True, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    base = (
-        "http://127.0.0.1:8011/ceph-rpm-centos9-x86_64-default/sha1/73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5"
-    )
-    assert text == (
-        f"[Ceph]\nname=Ceph packages on demand\nbaseurl={base}/$basearch\nenabled=1\ngpgcheck=0\nrepo_gpgcheck=1\n"
-        "gpgkey=http://127.0.0.1:8011/key.asc\ntype=rpm-md\n\n"
-        f"[Ceph-noarch]\nname=Ceph-noarch packages on demand\nbaseurl={base}/noarch\nenabled=1\ngpgcheck=0\nrepo_gpgcheck=1\n"
-        "gpgkey=http://127.0.0.1:8011/key.asc\ntype=rpm-md\n\n"
-        f"[ceph-source]\nname=ceph-source packages on demand\nbaseurl={base}/SRPMS\nenabled=1\ngpgcheck=0\nrepo_gpgcheck=1\n"
-        "gpgkey=http://127.0.0.1:8011/key.asc\ntype=rpm-md\n\n"
-    )
-    for part in ("SRPMS", "noarch", "x86_64"):
-        names = sorted(path.name for path in (repo / part / "repodata").iterdir())
-        assert names == ["filelists.xml.gz", "other.xml.gz", "primary.xml.gz", "repomd.xml"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("createrepo_c", "exit 1", "createrepo_c ended with status 1 in SRPMS"),
-        ("createrepo_c", 'last=${!#}; [ "$last" = noarch ] && rm noarch/python3*; /usr/bin/createrepo_c "$@"; touch "$last/late.rpm"', "createrepo_c indexed 1 of 2 rpms in SRPMS"),
-        ("rpmbuild", "exit 1", "the rpm of the repository cannot be built"),
-        ("rpmbuild", "exit 0", "the rpm of the repository is not where it must be"),
-    ],
-    ids=["fails", "one-less", "release-fails", "release-missing"],
-)  # fmt: skip
-def test_the_tools_of_yum_repositories_are_not_believed(
-    name: str, text: str, said: str, tmp_path: Path
-) -> None:
-    """A createrepo_c that fails or leaves an rpm out, or an rpmbuild that makes nothing, fails the step with a sentence."""
-    prepare_rpms(tmp_path)
-    path = tool(tmp_path / "bin", name, text)
-    finished = run_script(tmp_path, "repository-rpm", "ceph", "el9", "x86_64", BASE_URL, KEY_URL, path=path)
-    assert sentence(finished) == said

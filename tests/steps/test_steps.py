@@ -22,7 +22,7 @@ from twisted.trial import unittest
 from model.package_key import PackageKey
 from steps.build import BuildPackages, SourceTarball
 from steps.prepare import AlreadyPublished, BuildDependencies, Checkout, Machine, Version
-from steps.publish import Publish, Repository, UploadPackages
+from steps.publish import Publish, UploadPackages
 from tests.package_repositories import SCRIPTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
@@ -290,21 +290,6 @@ class TestBuildPackages(StepCase):
         assert told == ["building packages", "building packages 45 %", "building packages 21 %"]
 
 
-class TestRepository(StepCase):
-    """The step that makes the repository's metadata."""
-
-    async def test_rpms_point_at_where_they_will_be_served(self) -> None:
-        """The yum repositories get the key's own URL and that of the public key."""
-        self.given(Repository("http://127.0.0.1:8011/"), key=RPM)
-        self.expect_commands(
-            shell(
-                "bash", "scripts/repository-rpm.sh", "ceph", "el9", "x86_64",
-                f"http://127.0.0.1:8011/ceph-rpm-centos9-x86_64-default/sha1/{SHA1}", "http://127.0.0.1:8011/key.asc",
-            ).exit(0)
-        )  # fmt: skip
-        await self.finds(SUCCESS, "repository made")
-
-
 class TestUpload(StepCase):
     """The step that uploads."""
 
@@ -313,7 +298,7 @@ class TestUpload(StepCase):
         "packages": ["ceph", "ceph-common"],
     }
     COMMAND = (
-        "python3", "scripts/upload.py", "out/repo", "http://127.0.0.1:8011/", DEB,
+        "python3", "scripts/upload.py", "http://127.0.0.1:8011/", DEB, "out/deb=pool/main/c/ceph",
         "--version", "19.2.0-3-g73e2fc59-1", "--packages", "ceph,ceph-common",
     )  # fmt: skip
 
@@ -434,7 +419,7 @@ def test_every_step_ends_the_build_when_it_fails_and_has_a_name() -> None:
     """No step lets the build go on after its failure, and each is found by a name of its own."""
     steps = [
         Machine(), Checkout(CEPH), Version(CEPH), BuildDependencies(), SourceTarball(), BuildPackages(),
-        Repository("http://h/"), UploadPackages("http://h/"), Publish(), AlreadyPublished(),
+        UploadPackages("http://h/"), Publish(), AlreadyPublished(),
     ]  # fmt: skip
     assert all(step.haltOnFailure and step.flunkOnFailure for step in steps)
     assert len({step.name for step in steps}) == len(steps)

@@ -43,7 +43,12 @@ def directory(tmp_path: Path) -> Path:
 
 def run(directory: Path, url: str, token: str, *more: str) -> subprocess.CompletedProcess[str]:
     """Run the script as the step does: as `python3 -c`, with the token in the environment."""
-    arguments = [str(directory), url, KEY, "--version", "19.2.0-1", "--packages", "ceph,ceph-common", *more]
+    return run_places([f"{directory}=."], url, token, *more)
+
+
+def run_places(places: list[str], url: str, token: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with pairs of directory and place."""
+    arguments = [url, KEY, *places, "--version", "19.2.0-1", "--packages", "ceph,ceph-common", *more]
     return subprocess.run(
         [sys.executable, "-c", SCRIPT.read_text(), *arguments],
         env={"UPLOAD_TOKEN": token, "PATH": os.environ["PATH"]},
@@ -108,6 +113,23 @@ def test_a_directory_arrives_with_its_manifest_last(server: PackageServerProcess
     assert {file.path: (file.size, file.sha256) for file in manifest.files} == {
         path: files[path] for path in FILES
     }
+
+
+def test_each_directory_has_its_place(server: PackageServerProcess, directory: Path) -> None:
+    """Directories arrive below the places that the call names, all in one order and in one manifest."""
+    token = server.open()
+    places = [f"{directory}/pool=x86_64/a", f"{directory}/dists=.", f"{directory}/pool/c=SRPMS"]
+    assert run_places(places, server.url, token).stdout.splitlines()[-1] == "uploaded 4 files, 6000016 bytes"
+    assert list(server.files(token)) == [
+        "SRPMS/ceph_19.2.0-1~x+y_amd64.deb", "jammy/Release", "x86_64/a/c/ceph_19.2.0-1~x+y_amd64.deb",
+        "x86_64/a/empty", "manifest.json",
+    ]  # fmt: skip
+
+
+def test_a_directory_without_a_place_is_a_failure(directory: Path) -> None:
+    """A call that does not say where the files belong is refused, and nothing is sent."""
+    done = run_places([str(directory)], "http://127.0.0.1:1/", "t")
+    assert done.stderr == f"FAILED: {str(directory)!r} is not DIRECTORY=PLACE\n"
 
 
 def test_all_files_take_one_connection(directory: Path) -> None:
@@ -325,7 +347,7 @@ def test_an_empty_directory_is_a_failure(tmp_path: Path) -> None:
     """A build that made nothing has nothing to publish."""
     done = run(tmp_path, "http://127.0.0.1:1/", "t")
     assert done.returncode == 1
-    assert done.stderr == f"FAILED: {tmp_path} has no files to upload\n"
+    assert done.stderr == f"FAILED: there are no files to upload in {tmp_path}=.\n"
 
 
 def test_no_directory_is_a_failure(tmp_path: Path) -> None:

@@ -1,0 +1,161 @@
+"""The repository's metadata, made by the master from the files that it received: what it signs is what clients read."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING
+
+from master import release_rpm
+from master.confined import give
+from master.verification import check_debs, check_rpms
+from model import layout
+from model.manifest import File
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from master.confined import Confined
+    from model.manifest import Manifest
+    from model.package_key import PackageKey
+
+TOOLS = {
+    "deb": {"apt-ftparchive": "apt-utils"},
+    "rpm": {"createrepo_c": "createrepo-c or createrepo_c", "rpmbuild": "rpm or rpm-build"},
+}
+"""Programs that the master runs for targets of a pkg_type, and the packages that have them."""
+
+_SHA256_ONLY = [f"-oAPT::FTPArchive::{name}=false" for name in ("MD5", "SHA1", "SHA512")]
+"""One digest instead of four: the files are read again, and have gigabytes."""
+
+_SCRATCH = ".metadata"
+"""Where createrepo_c may write. No uploaded path can have a part that begins with a dot."""
+
+_YUM_FILES = ("primary.xml.gz", "filelists.xml.gz", "other.xml.gz", "repomd.xml")
+
+
+def missing_tools(pkg_types: Iterable[str]) -> list[str]:
+    """Return a sentence for each program that publishing packages of these types needs and that is not here."""
+    return [
+        f"{tool} is not installed: publishing {pkg_type} packages needs it (package {package})"
+        for pkg_type in sorted(pkg_types)
+        for tool, package in TOOLS[pkg_type].items()
+        if shutil.which(tool) is None
+    ]
+
+
+class RepositoryMetadata:
+    """Makes the metadata of uploads, which will be served below `packages_url`."""
+
+    def __init__(self, confined: Confined, packages_url: str) -> None:
+        self._confined = confined
+        self._url = packages_url
+
+    async def make(
+        self, key: PackageKey, directory: Path, manifest: Manifest, received: Mapping[str, File]
+    ) -> list[File]:
+        """Write the indexes of an upload into its directory, and return what was written.
+
+        ValueError says what is wrong with the packages; nothing may be signed then.
+        """
+        await self._confined.in_thread(_make_readable, directory)
+        if key.target.pkg_type == "deb":
+            return await self._apt(key, directory, manifest, received)
+        return await self._yum(key, directory, manifest, received)
+
+    async def _apt(
+        self, key: PackageKey, directory: Path, manifest: Manifest, received: Mapping[str, File]
+    ) -> list[File]:
+        arch, dist = key.target.deb_arch, key.target.dist
+        top = f"dists/{dist}"
+        packages = await self._confined.run(directory, ["apt-ftparchive", *_SHA256_ONLY, "packages", "pool"])
+        sources = await self._confined.run(directory, ["apt-ftparchive", "sources", "pool"])
+        await self._confined.in_thread(check_debs, key, manifest, packages, sources, received)
+        made = []
+        for name, text in ((f"binary-{arch}/Packages", packages), ("source/Sources", sources)):
+            path = f"{top}/main/{name}"
+            made.append(await self._confined.in_thread(_write, directory, path, text))
+            packed = await self._confined.in_thread(gzip.compress, text, mtime=0)
+            made.append(await self._confined.in_thread(_write, directory, f"{path}.gz", packed))
+        await self._confined.in_thread(_make_readable, directory / "dists")
+        fields = {
+            "Origin": "Ceph", "Label": "Ceph on demand", "Suite": dist, "Codename": dist,
+            "Architectures": arch, "Components": "main",
+        }  # fmt: skip
+        options = [f"-oAPT::FTPArchive::Release::{name}={value}" for name, value in fields.items()]
+        release = await self._confined.run(directory, ["apt-ftparchive", *options, "release", top])
+        made.append(await self._confined.in_thread(_write, directory, f"{top}/Release", release))
+        return made
+
+    async def _yum(
+        self, key: PackageKey, directory: Path, manifest: Manifest, received: Mapping[str, File]
+    ) -> list[File]:
+        base_url = layout.url(self._url, layout.sha1_path(key))
+        text = release_rpm.repo_text(key.target, base_url, layout.url(self._url, layout.KEY_FILE))
+        rpm = await release_rpm.build(self._confined, key.target, text)
+        made = [await self._confined.in_thread(_write, directory, layout.release_rpm(key.target), rpm)]
+        await self._confined.in_thread(_make_readable, directory / "noarch")
+        primaries = {}
+        try:
+            for part in layout.repositories(key.target):
+                files = await self._createrepo(directory, part)
+                primaries[part] = files["primary.xml.gz"]
+                for name, data in files.items():
+                    made.append(
+                        await self._confined.in_thread(_write, directory, f"{part}/repodata/{name}", data)
+                    )
+        finally:
+            await self._confined.in_thread(shutil.rmtree, directory / _SCRATCH, ignore_errors=True)
+        expected = {**received, made[0].path: made[0]}
+        await self._confined.in_thread(check_rpms, key, manifest, primaries, expected)
+        return made
+
+    async def _createrepo(self, directory: Path, part: str) -> dict[str, bytes]:
+        output = directory / _SCRATCH / part
+        await self._confined.in_thread(_make_scratch, output, directory / part)
+        # No database: its size field overflows on rpms of more than 2 GiB.
+        await self._confined.run(
+            directory,
+            ["createrepo_c", "--quiet", "--no-database", "--simple-md-filenames", "--general-compress-type", "gz",
+             "--outputdir", f"{_SCRATCH}/{part}", part],
+        )  # fmt: skip
+        return {
+            name: await self._confined.in_thread(_take, output / "repodata" / name) for name in _YUM_FILES
+        }
+
+
+def _make_readable(directory: Path) -> None:
+    for parent, _, names in os.walk(directory):
+        os.chmod(parent, 0o755)
+        for name in names:
+            os.chmod(os.path.join(parent, name), 0o644)
+
+
+def _make_scratch(output: Path, packages: Path) -> None:
+    packages.mkdir(mode=0o755, exist_ok=True)
+    output.mkdir(parents=True)
+    output.parent.chmod(0o755)
+    give(output)
+
+
+def _take(path: Path) -> bytes:
+    """Read a file that a confined program wrote: it must be no link, nor a pipe that never ends."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ValueError(f"createrepo_c left no {path.name}: {error.strerror}") from None
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"createrepo_c left a {path.name} that is no plain file")
+        return file.read()
+
+
+def _write(directory: Path, path: str, data: bytes) -> File:
+    destination = directory / path
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    destination.write_bytes(data)
+    return File(path, len(data), hashlib.sha256(data).hexdigest())
