@@ -42,7 +42,10 @@ OPENSTACK = {
 BRIDGE = {f"bridge-{name}": f"bench.bridge_{name}" for name in ("published", "killed")}
 """Those of the teuthology bridge; `bridge` names them all."""
 
-_GROUPS = {"openstack": OPENSTACK, "bridge": BRIDGE}
+SIZE = {"publish": "bench.publish"}
+"""Those with packages of Ceph's size, which write 20 GB; `size` names them all."""
+
+_GROUPS = {"openstack": OPENSTACK, "bridge": BRIDGE, "size": SIZE}
 
 _HEAD = """\
 # {title}
@@ -71,6 +74,7 @@ def parts() -> list[Part]:
         Part("Performance", "python -m bench --write", NAMES),
         Part("Performance: the provider `openstack`", "python -m bench openstack --write", OPENSTACK),
         Part("Performance: the teuthology bridge", "python -m bench bridge --write", BRIDGE),
+        Part("Performance: packages of Ceph's size", "python -m bench size --write", SIZE),
     ]
 
 
@@ -107,17 +111,17 @@ def page(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that are named, or all; give 1 if one could not be measured."""
-    every = {**NAMES, **OPENSTACK, **BRIDGE}
+    every = {**NAMES, **OPENSTACK, **BRIDGE, **SIZE}
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__,
-        epilog=f"names: {', '.join(every)}; `openstack` and `bridge` are all of those; as root, since builds run in roots of their own",
+        epilog=f"names: {', '.join(every)}; `openstack`, `bridge` and `size` are all of those; as root, since builds run in roots of their own",
     )  # fmt: skip
     parser.add_argument(
         "name", nargs="*", choices=[[], *every, *_GROUPS], metavar="NAME", help="default: all"
     )
     parser.add_argument("--runs", type=int, help="runs of each side, instead of the benchmark's own number")
     parser.add_argument(
-        "--directory", type=Path, help="where 15 GB are free (default: the temporary directory)"
+        "--directory", type=Path, help="where 25 GB are free (default: the temporary directory)"
     )
     parser.add_argument(
         "--write", action="store_true", help="keep the outcome in docs/performance.md; all, or a group"

@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
-from bench import burst, checkout, first_step, installable, moments, price, published, report, uploads
+from bench import (
+    burst,
+    checkout,
+    first_step,
+    installable,
+    moments,
+    price,
+    publish,
+    published,
+    report,
+    uploads,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +44,7 @@ def test_help_lists_the_names_and_measures_nothing() -> None:
     assert [name.strip() for name in names] == [
         "price", "first-step", "installable", "checkout", "published", "burst", "upload",
         "openstack-burst", "openstack-single", "openstack-outage", "openstack-stop", "openstack-cycles",
-        "openstack-killed", "bridge-published", "bridge-killed",
+        "openstack-killed", "bridge-published", "bridge-killed", "publish",
     ]  # fmt: skip
 
 
@@ -60,6 +71,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Any) -> Path:
     monkeypatch.setattr(command, "NAMES", {"one": "bench.one"})
     monkeypatch.setattr(command, "OPENSTACK", {})
     monkeypatch.setattr(command, "BRIDGE", {})
+    monkeypatch.setattr(command, "SIZE", {})
     monkeypatch.setitem(sys.modules, "bench.one", SimpleNamespace(run=run))
     return page
 
@@ -360,3 +372,16 @@ UPLOADS = """\
 def test_the_bars_of_uploads(old: str, new: str, missed: list[str]) -> None:
     """Of the table that `bench.upload` makes, the row of `curl -T` to our server has the bars."""
     assert uploads.report(UPLOADS.replace(old, new, 1).splitlines()).missed == missed
+
+
+def test_the_bars_of_publishing() -> None:
+    """Packages of Ceph's size are published in a minute; debs and rpms each have the bar."""
+    good = publish.Outcome(4_400_000_000, 20.0, 60.0, 40.0, 30.0, 2**26, 2**27)
+    assert publish.report({"debs": good, "rpms": good}).missed == []
+    assert publish.report({"debs": good, "rpms": good._replace(publish=60.1)}).missed == [
+        "rpms: last byte to published"
+    ]
+    text = publish.report({"debs": good}).markdown()
+    assert "| debs: last byte to published | 60.0 s | 30.0 s | 2.00 | at most 60 s: met |" in text
+    assert "| bytes | 4.40 GB |" in text
+    assert "| memory of the largest child | 128 MiB |" in text

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,33 @@ def test_a_failure_names_the_program_and_its_last_line(tmp_path: Path) -> None:
         "sh ended with status 7: last one"
     )
     assert refusal(tmp_path, "sh", "-c", "exit 7") == "sh ended with status 7"
+
+
+def test_another_user_than_root_has_no_network_either() -> None:
+    """With a master that is not root, a program is the master's user, without capabilities, privileges to win, or network."""
+    directory = Path(tempfile.mkdtemp(prefix="confined-"))  # where that user may go
+    directory.chmod(0o755)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(1234)
+            os.setuid(1234)
+            text = run(directory, "cat", "/proc/self/status", "/proc/net/dev")
+            os.write(writing, text.encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    directory.rmdir()
+    assert "Uid:\t1234\t1234\t1234" in text
+    assert f"CapEff:\t{'0' * 16}" in text
+    assert "NoNewPrivs:\t1" in text
+    assert re.findall(r"^ *(\w+): ", text, re.MULTILINE) == ["lo"]
 
 
 def test_without_namespaces_the_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -415,6 +415,13 @@ def _header_says_another_name(rpm: Path) -> None:
     (rpm / ARGPARSE_RPM).write_bytes(data.replace(b"\0python3-ceph-argparse\0", b"\0../../ceph-argparse.\0"))
 
 
+def _header_says_gigabytes(rpm: Path) -> None:
+    data = bytearray((rpm / ARGPARSE_RPM).read_bytes())
+    header = data.rindex(b"\x8e\xad\xe8\x01")  # the signature has one as well
+    data[header + 12 : header + 16] = (0x7FFFFFFF).to_bytes(4)
+    (rpm / ARGPARSE_RPM).write_bytes(data)
+
+
 def _two_sources(rpm: Path) -> None:
     (rpm / "SRPMS/other-1-1.src.rpm").write_bytes(b"x")
 
@@ -449,6 +456,7 @@ def _reserved(rpm: Path) -> None:
         (_binary_among_sources, f"SRPMS/{SOURCE_RPM} is for x86_64, not src"),
         (_cut, f"{CEPH_RPM} is no package that createrepo_c can read"),
         (_header_says_another_name, f"{ARGPARSE_RPM} is no package that createrepo_c can read"),
+        (_header_says_gigabytes, f"{ARGPARSE_RPM} is no package that createrepo_c can read"),
         (_two_sources, "the upload has 2 source rpms instead of one"),
         (_of_another_source, f"x86_64/other-19.2.0-3.g73e2fc59.el9.x86_64.rpm comes from other-19.2.0-3.g73e2fc59.el9.src.rpm, not from {SOURCE_RPM}"),
         (_of_another_architecture, "x86_64/ceph-19.2.0-3.g73e2fc59.el9.aarch64.rpm is for aarch64, not x86_64"),
