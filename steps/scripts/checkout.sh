@@ -1,12 +1,42 @@
 #!/usr/bin/env bash
-# checkout.sh GIT_URL SHA1 CANONICAL_URL: src/ at exactly SHA1, with the canonical tags.
+# checkout.sh GIT_URL SHA1 CANONICAL_URL [TAG_PATTERN]: src/ at exactly SHA1, with the canonical tags.
 #
 # History is filtered (tree:0: all commits, no old trees or files), never cut: git describe counts
 # commits, and a shallow clone makes it count wrongly.
+#
+# The canonical repository is `origin`, and nothing names a fork in the end. So relative URLs of submodules
+# lead to the canonical neighbours; the fork's are the second choice. Every call over the network has a limit.
 . "$(dirname "$0")/common.sh"
-git_url=$1 sha1=$2 canonical_url=$3
+git_url=$1 sha1=$2 canonical_url=$3 tag_pattern=${4:-v*}
 mirror=${BUILDPACKAGES_MIRROR:-/var/lib/buildpackages/mirror.git}
-export GIT_TERMINAL_PROMPT=0 GIT_ALLOW_PROTOCOL=https:http:git GIT_CONFIG_NOSYSTEM=1
+limit=${BUILDPACKAGES_NETWORK_LIMIT:-1800}
+export GIT_TERMINAL_PROMPT=0 GIT_ASKPASS='' GIT_ALLOW_PROTOCOL=https:http:git GIT_CONFIG_NOSYSTEM=1
+# Over HTTP, silence has a shorter limit than the whole call. A server that counts objects sends a little.
+export GIT_HTTP_LOW_SPEED_LIMIT=1 GIT_HTTP_LOW_SPEED_TIME=${BUILDPACKAGES_NETWORK_SILENCE:-120}
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+# network LOG ARGUMENT...: runs git, and keeps what it says.
+network() {
+    local status=0
+    timeout --kill-after=10 "$limit" git -c protocol.version=2 -c credential.helper= "${@:2}" 2>&1 |
+        tee "$1" || status=$?
+    [ "$status" != 124 ] || echo "fatal: it took longer than $limit s" | tee "$1"
+    return "$status"
+}
+
+# why LOG: the first error in it; what comes after is a consequence.
+why() {
+    local line
+    line=$(grep -m1 -E '^(fatal|error): ' "$1" || tail -n 1 "$1")
+    case $line in
+    *'could not read Username'* | *'could not read Password'* | *'Authentication failed'*)
+        line='it asks for a user and a password, as GitHub does for a repository that is not there' ;;
+    *'not our ref'*) line='it has no such commit' ;;
+    esac
+    line=${line#fatal: }
+    printf '%s' "${line#error: }"
+}
 
 git init --quiet src
 cd src
@@ -21,29 +51,102 @@ promisor() {
     git config "remote.$1.partialclonefilter" tree:0
 }
 fetch() {
-    git -c protocol.version=2 fetch --no-tags --no-recurse-submodules --filter=tree:0 "$@"
+    network "$logs/fetch" fetch --progress --no-tags --no-recurse-submodules --filter=tree:0 "$@"
 }
-tags='+refs/tags/v*:refs/tags/v*'
-promisor origin "$git_url"
+no_commit() {
+    local reason
+    reason=$(why "$logs/fetch")
+    [ "$reason" != 'it has no such commit' ] || fail "$git_url has no commit $sha1"
+    fail "$git_url cannot be fetched from: $reason"
+}
+tags="+refs/tags/${tag_pattern%%[*?[]*}*:refs/tags/${tag_pattern%%[*?[]*}*"
 if [ "$git_url" = "$canonical_url" ]; then
-    fetch origin "$sha1" "$tags" || fail "$git_url has no commit $sha1, or cannot be reached"
+    promisor origin "$canonical_url"
+    fetch origin "$sha1" "$tags" || no_commit
 else
-    fetch origin "$sha1" || fail "$git_url has no commit $sha1, or cannot be reached"
-    promisor canonical "$canonical_url"
-    fetch canonical "$tags" || fail "the tags of $canonical_url cannot be fetched"
+    # The first promisor remote is the first that is asked for a missing file.
+    promisor fork "$git_url"
+    fetch fork "$sha1" || no_commit
+    promisor origin "$canonical_url"
+    fetch origin "$tags" || fail "the tags of $canonical_url cannot be fetched: $(why "$logs/fetch")"
 fi
-git -c advice.detachedHead=false checkout --quiet --detach "$sha1" ||
-    fail "the files of $sha1 cannot be fetched from $git_url"
+network "$logs/checkout" -c advice.detachedHead=false checkout --quiet --detach "$sha1" ||
+    fail "the files of $sha1 cannot be fetched from $git_url: $(why "$logs/checkout")"
+git remote remove fork 2>/dev/null || true
+rm -f .git/FETCH_HEAD
+
+# neighbour BASE URL: a URL of .gitmodules, which may be relative to its repository's.
+neighbour() {
+    local base=${1%/} url=$2
+    case $url in ./* | ../*) ;; *) base='' ;; esac
+    while :; do
+        case $url in
+        ../*) base=${base%/*} url=${url#../} ;;
+        ./*) url=${url#./} ;;
+        *) break ;;
+        esac
+    done
+    printf '%s' "${base:+$base/}$url"
+}
+
+# submodules PREFIX FORK: fetches and checks out those of the work tree that is the current directory.
 submodules() {
-    git submodule update --init --recursive --depth 1 --jobs 4
+    local modules commit path key value name url
+    local -A name_of=()
+    [ -f .gitmodules ] || return 0
+    modules=$(git rev-parse --absolute-git-dir)/modules
+    while IFS=$'\n' read -r -d '' key value; do
+        key=${key#submodule.}
+        name_of[$value]=${key%.path}
+    done < <(git config -z -f .gitmodules --get-regexp '^submodule\..*\.path$')
+    while IFS=$' \t' read -r -d '' _ commit _ path; do
+        name=${name_of[$path]:-}
+        [ -z "$name" ] || git submodule --quiet init -- "$path"
+        url=$(git config "submodule.$name.url" || true)
+        if [ -z "$url" ]; then
+            printf '%s (no URL in .gitmodules)\n' "$1$path" >>"$logs/missing"
+        elif [ "$(git config "submodule.$name.update" || true)" != none ]; then
+            value=$(git config -f .gitmodules "submodule.$name.url")
+            while [ "$(jobs -rp | wc -l)" -ge 4 ]; do wait -n || true; done
+            submodule "$1$path" "$path" "$modules/$name" "$commit" "$url" "$(neighbour "$2" "$value")" &
+        fi
+    done < <(git ls-files --stage -z | grep -z '^160000 ')
+    wait
 }
-anew() {
-    # The mirror's submodules are of the servers that they had then.
-    [ -d "$mirror/modules" ] && git submodule deinit --quiet --force --all && rm -rf .git/modules && submodules
+
+# submodule SHOWN PATH MODULE COMMIT URL FORK: one of them, and its own.
+submodule() {
+    local shown=$1 path=$2 module=$3 commit=$4 url=$5 fork=$6 from reasons='' log
+    log=$(mktemp -p "$logs")
+    if [ ! -d "$module" ]; then
+        git init --quiet --bare "$module"
+        git --git-dir="$module" config core.bare false
+    fi
+    git --git-dir="$module" config remote.origin.url "$url"
+    git --git-dir="$module" config remote.origin.fetch '+refs/heads/*:refs/remotes/origin/*'
+    # By its name, for no branch may lead to the commit. Some servers know branches only, or no depth.
+    for from in "$url" "$fork"; do
+        ! git --git-dir="$module" cat-file -e "$commit^{tree}" 2>/dev/null || break
+        [[ -z $reasons || $from != "$url" ]] || continue
+        network "$log" --git-dir="$module" fetch --no-tags --depth 1 -- "$from" "$commit" ||
+            { grep -qE 'unadvertised|shallow|dumb' "$log" && network "$log" --git-dir="$module" fetch --no-tags \
+                -- "$from" '+refs/heads/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*'; } ||
+            reasons+=", $from: $(why "$log")"
+    done
+    rm -f "$module/FETCH_HEAD"
+    if ! git --git-dir="$module" cat-file -e "$commit^{tree}" 2>/dev/null; then
+        printf '%s (%s)\n' "$shown" "${reasons#, }" >>"$logs/missing"
+    elif ! git submodule --quiet update --no-fetch --checkout -- "$path"; then
+        printf '%s (%s cannot be checked out)\n' "$shown" "$commit" >>"$logs/missing"
+    else
+        (cd "$path" && submodules "$shown/" "$fork")
+    fi
 }
-if [ -f .gitmodules ]; then
-    submodules || anew || fail "the submodules of $sha1 cannot be fetched"
+submodules '' "$git_url"
+if [ -s "$logs/missing" ]; then
+    fail "submodules cannot be fetched: $(sort "$logs/missing" | paste -sd ';' | sed 's/;/; /g')"
 fi
+! git submodule status --recursive | grep '^[+U]' || fail "submodules are not at the commits that $sha1 names"
 head=$(git rev-parse HEAD)
 [ "$head" = "$sha1" ] || fail "HEAD is $head, not $sha1 as asked for"
 git --no-pager log -1 --format='%H %ci%n%an: %s'

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from steps.output import Output
-from tests.git_repositories import commit, git, git_daemon, new_repository
+from tests.git_repositories import commit, new_repository
 from tests.package_repositories import (
     SCRIPTS,
     run_script,
@@ -67,134 +65,6 @@ def test_the_machine_tells_its_size(tmp_path: Path) -> None:
     assert (
         values(run_script(tmp_path, "machine", BUILDPACKAGES_STAND_IN="Debian for centos9"))["stand_in"]
         == "Debian for centos9"
-    )
-
-
-# checkout.sh and version.sh
-
-
-@dataclass
-class Forked:
-    """A canonical repository with tags, a fork without, and their commits."""
-
-    fork: str
-    canonical: str
-    submodule: str
-    tagged: str
-    ours: str
-    base: str
-
-
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
-    """Serve a canonical repository, and a fork that got its branch but not its tags, with commits of its own."""
-    directory = tmp_path_factory.mktemp("git")
-    with git_daemon(directory) as base:
-        module = new_repository(directory / "module.git")
-        submodule = commit(module, "module", {"module.txt": "of the submodule\n"})
-        canonical = new_repository(directory / "canonical.git")
-        for number in range(5):
-            commit(canonical, f"commit {number}", {f"file{number}": f"{number}\n"})
-        tagged = commit(canonical, "release", {"README": "19.2.0\n"})
-        git(canonical, "tag", "-a", "-m", "v19.2.0", "v19.2.0")
-        git(canonical, "tag", "-a", "-m", "no version", "nightly")
-        fork = new_repository(directory / "fork.git")
-        git(fork, "pull", "--quiet", "--no-tags", str(canonical), "main")
-        git(
-            fork,
-            "-c",
-            "protocol.file.allow=always",
-            "submodule",
-            "add",
-            "--quiet",
-            f"{base}module.git",
-            "sub",
-        )
-        commit(fork, "with a submodule")
-        git(fork, "tag", "-a", "-m", "a fork's own", "v99.0.0")
-        ours = commit(fork, "ours", {"README": "ours\n"})
-        commit(fork, "newer", {"README": "newer\n"})
-        unnamed = new_repository(directory / "unnamed.git")
-        commit(unnamed, "no tag at all")
-        yield Forked(f"{base}fork.git", f"{base}canonical.git", submodule, tagged, ours, base)
-
-
-def test_a_fork_without_tags_gets_the_canonical_version(forked: Forked, tmp_path: Path) -> None:
-    """The forced commit of a fork is checked out with its submodule, and the canonical tags, not the fork's own, give the version."""
-    finished = run_script(tmp_path, "checkout", forked.fork, forked.ours, forked.canonical)
-    assert finished.returncode == 0, finished.stderr
-    assert git(tmp_path / "src", "rev-parse", "HEAD") == forked.ours
-    assert (tmp_path / "src/README").read_text() == "ours\n"
-    assert (tmp_path / "src/sub/module.txt").read_text() == "of the submodule\n"
-    assert git(tmp_path / "src/sub", "rev-parse", "HEAD") == forked.submodule
-    told = values(run_script(tmp_path, "version", forked.canonical))
-    assert told == {"version": f"19.2.0-2-g{forked.ours[:8]}"}
-
-
-def test_history_is_filtered_and_not_cut(forked: Forked, tmp_path: Path) -> None:
-    """All commits are there, so that describing counts right, but old files are not."""
-    run_script(tmp_path, "checkout", forked.fork, forked.ours, forked.canonical)
-    src = tmp_path / "src"
-    assert git(src, "rev-list", "--count", "HEAD") == "8"
-    assert not (src / ".git/shallow").exists()
-    missing = git(src, "rev-list", "--objects", "--missing=print", "HEAD")
-    assert any(line.startswith("?") for line in missing.splitlines())
-
-
-def test_a_tagged_commit_is_that_version(forked: Forked, tmp_path: Path) -> None:
-    """The commit of a tag is checked out from the canonical repository itself, and its version is the tag's."""
-    finished = run_script(tmp_path, "checkout", forked.canonical, forked.tagged, forked.canonical)
-    assert finished.returncode == 0, finished.stderr
-    assert values(run_script(tmp_path, "version", forked.canonical)) == {"version": "19.2.0"}
-
-
-def test_a_commit_that_is_not_there_has_its_sentence(forked: Forked, tmp_path: Path) -> None:
-    """A sha1 that the repository has not is a sentence with both, from a fork and from the canonical repository."""
-    for url in (forked.fork, forked.canonical):
-        directory = tmp_path / url.rpartition("/")[2]
-        directory.mkdir()
-        finished = run_script(directory, "checkout", url, "0" * 39 + "1", forked.canonical)
-        assert sentence(finished) == f"{url} has no commit {'0' * 39}1, or cannot be reached"
-
-
-def test_a_repository_that_is_not_there_has_its_sentence(forked: Forked, tmp_path: Path) -> None:
-    """A fork or a canonical repository that is gone is named."""
-    gone = f"{forked.base}gone.git"
-    assert sentence(run_script(tmp_path, "checkout", gone, forked.ours, forked.canonical)) == (
-        f"{gone} has no commit {forked.ours}, or cannot be reached"
-    )
-    other = tmp_path / "other"
-    other.mkdir()
-    assert (
-        sentence(run_script(other, "checkout", forked.fork, forked.ours, gone))
-        == f"the tags of {gone} cannot be fetched"
-    )
-
-
-def test_a_submodule_that_is_not_there_has_its_sentence(forked: Forked, tmp_path: Path) -> None:
-    """A submodule that cannot be fetched, or is a path of the machine, fails the checkout with a sentence."""
-    directory = tmp_path / "git"
-    directory.mkdir()
-    local = new_repository(tmp_path / "local.git")
-    commit(local, "secret", {"secret": "x"})
-    repository = new_repository(directory / "bad.git")
-    git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "--quiet", str(local), "sub")
-    sha1 = commit(repository, "with a submodule of this machine")
-    with git_daemon(directory) as base:
-        finished = run_script(tmp_path, "checkout", f"{base}bad.git", sha1, f"{base}bad.git")
-    assert sentence(finished) == f"the submodules of {sha1} cannot be fetched"
-    assert not (tmp_path / "src/sub/secret").exists()
-
-
-@pytest.mark.parametrize("scheme", ["file://", ""])
-def test_only_network_protocols_are_spoken(scheme: str, tmp_path: Path) -> None:
-    """A URL of the worker's own disk is not fetched from."""
-    repository = new_repository(tmp_path / "local.git")
-    sha1 = commit(repository, "first")
-    url = f"{scheme}{repository}"
-    assert (
-        sentence(run_script(tmp_path, "checkout", url, sha1, url))
-        == f"{url} has no commit {sha1}, or cannot be reached"
     )
 
 

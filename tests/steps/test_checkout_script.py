@@ -1,0 +1,359 @@
+"""The script that checks a commit out: real git, forks, submodules, and servers that misbehave."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.git_repositories import commit, git, git_daemon, new_repository
+from tests.listening import listening
+from tests.package_repositories import run_script
+from tests.steps.test_scripts import sentence, values
+
+
+@dataclass
+class Forked:
+    """A canonical repository with tags, a fork without, and their commits."""
+
+    fork: str
+    canonical: str
+    submodule: str
+    tagged: str
+    ours: str
+    base: str
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """Serve a canonical repository, and a fork that got its branch but not its tags, with commits of its own."""
+    directory = tmp_path_factory.mktemp("git")
+    with git_daemon(directory) as base:
+        module = new_repository(directory / "module.git")
+        submodule = commit(module, "module", {"module.txt": "of the submodule\n"})
+        canonical = new_repository(directory / "canonical.git")
+        for number in range(5):
+            commit(canonical, f"commit {number}", {f"file{number}": f"{number}\n"})
+        tagged = commit(canonical, "release", {"README": "19.2.0\n"})
+        git(canonical, "tag", "-a", "-m", "v19.2.0", "v19.2.0")
+        git(canonical, "tag", "-a", "-m", "no version", "nightly")
+        fork = new_repository(directory / "fork.git")
+        git(fork, "pull", "--quiet", "--no-tags", str(canonical), "main")
+        git(
+            fork,
+            "-c",
+            "protocol.file.allow=always",
+            "submodule",
+            "add",
+            "--quiet",
+            f"{base}module.git",
+            "sub",
+        )
+        commit(fork, "with a submodule")
+        git(fork, "tag", "-a", "-m", "a fork's own", "v99.0.0")
+        ours = commit(fork, "ours", {"README": "ours\n"})
+        commit(fork, "newer", {"README": "newer\n"})
+        unnamed = new_repository(directory / "unnamed.git")
+        commit(unnamed, "no tag at all")
+        yield Forked(f"{base}fork.git", f"{base}canonical.git", submodule, tagged, ours, base)
+
+
+def test_a_fork_without_tags_gets_the_canonical_version(forked: Forked, tmp_path: Path) -> None:
+    """The forced commit of a fork is checked out with its submodule, and the canonical tags, not the fork's own, give the version."""
+    finished = run_script(tmp_path, "checkout", forked.fork, forked.ours, forked.canonical)
+    assert finished.returncode == 0, finished.stderr
+    assert git(tmp_path / "src", "rev-parse", "HEAD") == forked.ours
+    assert (tmp_path / "src/README").read_text() == "ours\n"
+    assert (tmp_path / "src/sub/module.txt").read_text() == "of the submodule\n"
+    assert git(tmp_path / "src/sub", "rev-parse", "HEAD") == forked.submodule
+    told = values(run_script(tmp_path, "version", forked.canonical))
+    assert told == {"version": f"19.2.0-2-g{forked.ours[:8]}"}
+
+
+def test_history_is_filtered_and_not_cut(forked: Forked, tmp_path: Path) -> None:
+    """All commits are there, so that describing counts right, but old files are not."""
+    run_script(tmp_path, "checkout", forked.fork, forked.ours, forked.canonical)
+    src = tmp_path / "src"
+    assert git(src, "rev-list", "--count", "HEAD") == "8"
+    assert not (src / ".git/shallow").exists()
+    missing = git(src, "rev-list", "--objects", "--missing=print", "HEAD")
+    assert any(line.startswith("?") for line in missing.splitlines())
+
+
+def test_a_tagged_commit_is_that_version(forked: Forked, tmp_path: Path) -> None:
+    """The commit of a tag is checked out from the canonical repository itself, and its version is the tag's."""
+    finished = run_script(tmp_path, "checkout", forked.canonical, forked.tagged, forked.canonical)
+    assert finished.returncode == 0, finished.stderr
+    assert values(run_script(tmp_path, "version", forked.canonical)) == {"version": "19.2.0"}
+
+
+def checkout(
+    directory: Path, url: str, sha1: str, canonical: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the script in a directory that it makes, with short limits."""
+    directory.mkdir(exist_ok=True)
+    limits = {"BUILDPACKAGES_NETWORK_LIMIT": "60", "BUILDPACKAGES_NETWORK_SILENCE": "2", **environment}
+    return run_script(directory, "checkout", url, sha1, canonical, **limits)
+
+
+def test_nothing_of_the_fork_is_left(forked: Forked, tmp_path: Path) -> None:
+    """The only remote is the canonical repository, and nothing in .git names the fork: a sha1 has one content."""
+    assert checkout(tmp_path / "a", forked.fork, forked.ours, forked.canonical).returncode == 0
+    src = tmp_path / "a/src"
+    assert git(src, "remote") == "origin"
+    assert git(src, "config", "remote.origin.url") == forked.canonical
+    assert git(src, "for-each-ref", "--format=%(refname)").split() == ["refs/tags/v19.2.0"]
+    named = subprocess.run(
+        ["grep", "-rl", forked.fork, src / ".git"], check=False, capture_output=True, text=True
+    )
+    assert named.stdout == ""
+
+
+def test_the_tags_are_of_the_projects_pattern(forked: Forked, tmp_path: Path) -> None:
+    """A project with tags of another pattern gets those."""
+    finished = run_script(tmp_path, "checkout", forked.canonical, forked.tagged, forked.canonical, "night*")
+    assert finished.returncode == 0, finished.stderr
+    assert git(tmp_path / "src", "tag").split() == ["nightly"]
+
+
+# Commits and repositories that cannot be fetched
+
+NOWHERE = "0" * 39 + "1"
+
+
+def test_a_commit_that_is_not_there_has_its_sentence(forked: Forked, tmp_path: Path) -> None:
+    """A sha1 that the repository does not have is a sentence with both, from a fork and from the canonical repository."""
+    for name, url in (("fork", forked.fork), ("canonical", forked.canonical)):
+        finished = checkout(tmp_path / name, url, NOWHERE, forked.canonical)
+        assert sentence(finished) == f"{url} has no commit {NOWHERE}"
+
+
+def test_a_repository_that_is_not_there_has_its_sentence(forked: Forked, tmp_path: Path) -> None:
+    """A fork or a canonical repository that is gone is named, with git's reason."""
+    gone = f"{forked.base}gone.git"
+    reason = "remote error: access denied or repository not exported: /gone.git"
+    finished = checkout(tmp_path / "fork", gone, forked.ours, forked.canonical)
+    assert sentence(finished) == f"{gone} cannot be fetched from: {reason}"
+    finished = checkout(tmp_path / "canonical", forked.fork, forked.ours, gone)
+    assert sentence(finished) == f"the tags of {gone} cannot be fetched: {reason}"
+
+
+@pytest.mark.parametrize("scheme", ["file://", ""])
+def test_only_network_protocols_are_spoken(scheme: str, tmp_path: Path) -> None:
+    """A URL of the worker's own disk is not fetched from."""
+    repository = new_repository(tmp_path / "local.git")
+    sha1 = commit(repository, "first")
+    url = f"{scheme}{repository}"
+    assert (
+        sentence(run_script(tmp_path, "checkout", url, sha1, url))
+        == f"{url} cannot be fetched from: transport 'file' not allowed"
+    )
+
+
+def silent(connection: socket.socket, _: int) -> None:
+    """Take what is sent, and answer nothing."""
+    while connection.recv(4096):
+        pass
+
+
+def locked(connection: socket.socket, _: int) -> None:
+    """Ask for a user and a password."""
+    connection.recv(4096)
+    connection.sendall(
+        b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm="x"\r\nContent-Length: 0\r\n\r\n'
+    )
+
+
+TOO_SLOW = (
+    "unable to access '{url}/': Operation too slow. Less than 1 bytes/sec transferred the last 2 seconds"
+)
+ASKS = "it asks for a user and a password, as GitHub does for a repository that is not there"
+
+
+def test_a_repository_that_says_nothing_is_not_waited_for(forked: Forked, tmp_path: Path) -> None:
+    """A server that takes the connection and is silent ends the checkout within the limit, with a sentence that names it."""
+    with listening(silent) as port:
+        url = f"http://127.0.0.1:{port}/ceph.git"
+        finished = checkout(tmp_path / "http", url, forked.ours, forked.canonical)
+        assert sentence(finished) == f"{url} cannot be fetched from: {TOO_SLOW.format(url=url)}"
+        url = f"git://127.0.0.1:{port}/ceph.git"
+        finished = checkout(
+            tmp_path / "git", url, forked.ours, forked.canonical, BUILDPACKAGES_NETWORK_LIMIT="2"
+        )
+        assert sentence(finished) == f"{url} cannot be fetched from: it took longer than 2 s"
+
+
+def test_a_repository_that_wants_a_password_is_named(forked: Forked, tmp_path: Path) -> None:
+    """A server that answers 401 is not asked twice, nobody is asked for a password, and the sentence says what it wants."""
+    with listening(locked) as port:
+        url = f"http://127.0.0.1:{port}/ceph.git"
+        finished = checkout(tmp_path / "a", url, forked.ours, forked.canonical)
+    assert sentence(finished) == f"{url} cannot be fetched from: {ASKS}"
+
+
+# Submodules
+
+
+def link(repository: Path, path: str, url: str, sha1: str, *, more: str = "") -> None:
+    """Add a submodule to the index as a commit of it, whether or not that is anywhere."""
+    with (repository / ".gitmodules").open("a") as file:
+        file.write(f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n{more}')
+    git(repository, "add", ".gitmodules")
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{sha1},{path}")
+
+
+def committed(repository: Path) -> str:
+    """Commit the index; return the sha1."""
+    git(repository, "commit", "--quiet", "-m", "links")
+    return git(repository, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """Serve a directory of repositories; return it and its URL."""
+    directory = tmp_path / "git"
+    directory.mkdir()
+    with git_daemon(directory) as base:
+        yield directory, base
+
+
+def test_each_missing_submodule_is_named(served: tuple[Path, str], tmp_path: Path) -> None:
+    """Every submodule that cannot be fetched is named with its URL and the reason, also one of a submodule's own, in one go."""
+    directory, base = served
+    local = new_repository(tmp_path / "local.git")
+    secret = commit(local, "secret", {"secret": "x"})
+    module = new_repository(directory / "module.git")
+    nested = commit(module, "module", {"module.txt": "x\n"})
+    outer = new_repository(directory / "outer.git")
+    link(outer, "inner", "../gone.git", nested)
+    with_inner = committed(outer)
+    repository = new_repository(directory / "bad.git")
+    with listening(locked) as locked_port, listening(silent) as silent_port:
+        links = {
+            "fine": (f"{base}module.git", nested),
+            "outer": (f"{base}outer.git", with_inner),
+            "a/nowhere": (f"{base}module.git", NOWHERE),
+            "a/ssh": ("git@host:me/module.git", nested),
+            "b/here": (str(local), secret),
+            "b/locked": (f"http://127.0.0.1:{locked_port}/x.git", nested),
+            "b/silent": (f"http://127.0.0.1:{silent_port}/x.git", nested),
+        }
+        for path, (url, sha1) in links.items():
+            link(repository, path, url, sha1)
+        git(repository, "update-index", "--add", "--cacheinfo", f"160000,{nested},unlisted")
+        sha1 = committed(repository)
+        finished = checkout(tmp_path / "a", f"{base}bad.git", sha1, f"{base}bad.git")
+    silent_url = links["b/silent"][0]
+    assert sentence(finished) == (
+        "submodules cannot be fetched: "
+        f"a/nowhere ({base}module.git: it has no such commit); "
+        "a/ssh (git@host:me/module.git: transport 'ssh' not allowed); "
+        f"b/here ({local}: transport 'file' not allowed); "
+        f"b/locked ({links['b/locked'][0]}: {ASKS}); "
+        f"b/silent ({silent_url}: {TOO_SLOW.format(url=silent_url)}); "
+        f"outer/inner ({base}gone.git: remote error: access denied or repository not exported: /gone.git); "
+        "unlisted (no URL in .gitmodules)"
+    )
+    assert not (tmp_path / "a/src/b/here/secret").exists()
+
+
+def test_a_submodule_that_says_nothing_over_git_is_not_waited_for(
+    served: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Where git has no limit of its own, the whole call has one."""
+    directory, base = served
+    repository = new_repository(directory / "bad.git")
+    with listening(silent) as port:
+        link(repository, "sub", f"git://127.0.0.1:{port}/x.git", NOWHERE)
+        url = f"{base}bad.git"
+        finished = checkout(tmp_path / "a", url, committed(repository), url, BUILDPACKAGES_NETWORK_LIMIT="3")
+        assert sentence(finished) == (
+            f"submodules cannot be fetched: sub (git://127.0.0.1:{port}/x.git: it took longer than 3 s)"
+        )
+
+
+def test_relative_urls_lead_to_the_canonical_neighbours_first(
+    served: tuple[Path, str], tmp_path: Path
+) -> None:
+    """A relative URL is the canonical repository's neighbour, and the fork's if that lacks the commit; nested ones as well."""
+    directory, base = served
+    theirs, ours = directory / "ceph", directory / "me"
+    deep = commit(new_repository(theirs / "deep.git"), "deep", {"deep.txt": "canonical\n"})
+    both = new_repository(theirs / "both.git")
+    link(both, "deep", "./../deep.git", deep)
+    shared = committed(both)
+    # The fork's neighbour of the same name has nothing of it: whoever asks it first fails.
+    commit(new_repository(ours / "both.git"), "another", {"a": "b\n"})
+    own_deep = commit(new_repository(ours / "own-deep.git"), "deep", {"deep.txt": "fork\n"})
+    own = new_repository(ours / "own.git")
+    link(own, "deep", "../own-deep.git", own_deep)
+    only_ours = committed(own)
+    canonical = new_repository(theirs / "ceph.git")
+    commit(canonical, "first")
+    fork = new_repository(ours / "ceph.git")
+    link(fork, "both", "../both.git", shared)
+    link(fork, "own", "../own.git", only_ours)
+    link(fork, "gone", "../gone.git", NOWHERE)
+    sha1 = committed(fork)
+    git(fork, "rm", "--quiet", "--cached", "gone")
+    fine = committed(fork)
+    canonical_url, url = f"{base}ceph/ceph.git", f"{base}me/ceph.git"
+    finished = checkout(tmp_path / "a", url, fine, canonical_url)
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "a/src/both/deep/deep.txt").read_text() == "canonical\n"
+    assert (tmp_path / "a/src/own/deep/deep.txt").read_text() == "fork\n"
+    assert git(tmp_path / "a/src/own", "config", "remote.origin.url") == f"{base}ceph/own.git"
+    denied = "remote error: access denied or repository not exported"
+    assert sentence(checkout(tmp_path / "b", url, sha1, canonical_url)) == (
+        f"submodules cannot be fetched: gone ({base}ceph/gone.git: {denied}: /ceph/gone.git, "
+        f"{base}me/gone.git: {denied}: /me/gone.git)"
+    )
+
+
+def test_a_commit_of_no_branch_is_fetched(served: tuple[Path, str], tmp_path: Path) -> None:
+    """A submodule's commit that no branch of its repository leads to is fetched by its name."""
+    directory, base = served
+    module = new_repository(directory / "module.git")
+    commit(module, "first", {"module.txt": "first\n"})
+    lost = commit(module, "lost", {"module.txt": "lost\n"})
+    git(module, "reset", "--quiet", "--hard", "HEAD~1")
+    repository = new_repository(directory / "ceph.git")
+    link(repository, "sub", "../module.git", lost)
+    url = f"{base}ceph.git"
+    finished = checkout(tmp_path / "a", url, committed(repository), url)
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "a/src/sub/module.txt").read_text() == "lost\n"
+
+
+def test_many_submodules_are_fetched_and_are_gits_own(served: tuple[Path, str], tmp_path: Path) -> None:
+    """More submodules than are fetched at a time are all there, git finds them whole, and what a project's own scripts do with them fetches nothing."""
+    directory, base = served
+    module = new_repository(directory / "module.git")
+    sha1 = commit(module, "module", {"module.txt": "x\n"})
+    outer = new_repository(directory / "outer.git")
+    link(outer, "inner", "../module.git", sha1)
+    with_inner = committed(outer)
+    repository = new_repository(directory / "ceph.git")
+    paths = [f"src/module {number}" for number in range(12)]
+    for path in paths:
+        link(repository, path, "../module.git", sha1)
+    link(repository, "outer", f"{base}outer.git", with_inner)
+    link(repository, "skipped", "../gone.git", sha1, more="\tupdate = none\n")
+    url = f"{base}ceph.git"
+    top = committed(repository)
+    finished = checkout(tmp_path / "a", url, top, url)
+    assert finished.returncode == 0, finished.stderr
+    src = tmp_path / "a/src"
+    assert git(src, "status", "--porcelain") == ""
+    status = git(src, "submodule", "status", "--recursive").splitlines()
+    assert [line for line in status if line[0] in "-+U"] == [f"-{sha1} skipped"]
+    assert len(status) == 15
+    for repository_of_one in directory.iterdir():
+        repository_of_one.rename(directory / f"{repository_of_one.name}.away")
+    git(src, "submodule", "sync", "--recursive")
+    git(src, "submodule", "update", "--init", "--recursive")
+    assert (src / "outer/inner/module.txt").read_text() == "x\n"
