@@ -162,7 +162,9 @@ def _measure(directory: Path, proxy: CountingProxy, lines: list[list[str]]) -> C
     proxy.take()
     began = time.monotonic()
     for line in lines:
-        subprocess.run(line, cwd=directory, env=environment, check=True, capture_output=True)
+        subprocess.run(
+            line, cwd=directory, env=environment, check=True, stdin=subprocess.DEVNULL, capture_output=True
+        )
     took = time.monotonic() - began
     describe = ["git", "-C", "src", "describe", "--abbrev=8", "--match", "v*", "HEAD"]
     version = subprocess.run(

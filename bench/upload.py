@@ -195,6 +195,7 @@ def by_uploader(directory: Path) -> Callable[[str, str], None]:
             [*command, "--packages", "package0"],
             check=True,
             env=environment,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
 

@@ -32,7 +32,7 @@ class BuildPackages(Script):
     """Builds the packages, and checks that all are there and whole."""
 
     name = "packages"
-    doing = "building packages"
+    doing = "building the packages"
 
     def compose(self) -> Command:
         """Use as many jobs as the machine bears."""

@@ -64,14 +64,18 @@ class _ImageStep(BuildStep):
         try:
             self._sentence = await self._work
         except CancelledError:
-            self._sentence = f"{self.name}: stopped"
+            self._sentence = f"{self._what} was cancelled"
             return int(CANCELLED)
         except ValueError as error:
-            self._sentence = f"{self.name}: {error}"
+            self._sentence = f"{self._what} failed: {error}"
             return int(FAILURE)
         finally:
             self._work = None
         return int(SUCCESS)
+
+    @property
+    def _what(self) -> str:
+        return f"{self.doing[:1].upper()}{self.doing[1:]}"
 
     def interrupt(self, reason: str | Failure) -> Deferred[None]:
         """Stop, also in the middle of waiting."""
@@ -115,7 +119,7 @@ class NewestCommit(_ImageStep):
     """Takes the newest commit of the branch that images are prepared for, and the digest of its dependencies."""
 
     name = "newest"
-    doing = "asking for the newest commit"
+    doing = "finding the newest commit"
 
     async def ask(self, images: Images) -> str:
         """Keep them as properties, as a build of packages has them."""
@@ -152,7 +156,7 @@ class AddMirror(Script):
     """Leaves on the machine what git has fetched, for the checkouts of later builds."""
 
     name = "mirror"
-    doing = "adding the git mirror"
+    doing = "making the git mirror"
 
     def compose(self) -> Command:
         """Make it of the checkout."""
@@ -167,7 +171,7 @@ class CleanMachine(Script):
     """Removes from the machine what no other may inherit: secrets, identity, logs, caches."""
 
     name = "clean"
-    doing = "cleaning"
+    doing = "cleaning the machine"
 
     def compose(self) -> Command:
         """Clean all there is."""
@@ -182,7 +186,7 @@ class Snapshot(_ImageStep):
     """Makes the image."""
 
     name = "snapshot"
-    doing = "waiting for the snapshot"
+    doing = "making the snapshot"
 
     async def ask(self, images: Images) -> str:
         """Keep its id and name as properties."""
@@ -199,7 +203,7 @@ class AskForTest(_ImageStep):
     """Has the image tested, by a build on a machine of its own once this one is gone."""
 
     name = "test"
-    doing = "asking for a test of the image"
+    doing = "requesting a test of the image"
 
     async def ask(self, images: Images) -> str:
         """Keep the buildrequest as a property, for who follows it."""

@@ -1,45 +1,56 @@
-"""What a step reads from the output of its command: progress, values, and why it failed."""
+"""What a step learns from the output of its command: progress, the script's own report, and the cause of a failure."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
+
+from steps.cause import Cause
 
 _PROGRESS = re.compile(r"\[ *(\d{1,3})%\]|\[ *(\d{1,7})/(\d{1,7})\]")
-_VALUE = re.compile(r"([a-z_]+)=(.*)\Z")
+_VALUE = re.compile(r"([a-z_]+)(\+?)=(.*)\Z")
 _SENTENCE = "FAILED: "
-_ERROR = re.compile(
-    r"\b(?:fatal )?error\b ?:|^(?:E|fatal|make(?:\[\d+\])?): (?!\*\*\* \[|Entering|Leaving)"
-    r"|^CMake Error|^error: |\bundefined reference\b|^Traceback |No rule to make target",
-    re.IGNORECASE,
-)
+_EXIT = re.compile(r"exit (\d{1,3})\Z")
+_STATUS_ONLY = re.compile(r"\S+ ended with status \d+\Z")
+"""A sentence of our scripts that the cause replaces: it says less."""
 _LONGEST = 300
 
 
 class Output:
-    """Reads a command's output line by line, and remembers what matters."""
+    """Reads a command's output line by line.
 
-    def __init__(self) -> None:
-        """Start with nothing seen."""
+    Only lines with the key are the script's report (`steps/scripts/common.sh`). The rest is the build's,
+    and is used for the progress and for the cause of a failure, never for values.
+    """
+
+    def __init__(self, key: str) -> None:
         self.percentage: int | None = None
-        self.values: dict[str, str] = {}
+        self.status: int | None = None
+        """The exit status that the script reported; None before its end."""
+        self._mark = f"{key} "
+        self._values: dict[str, str] = {}
         self._sentence = ""
-        self._first_error = ""
-        self.last_line = ""
+        self._cause = Cause()
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The values of the report; empty before the script's end."""
+        return {} if self.status is None else {name: unquote(text) for name, text in self._values.items()}
 
     def feed(self, line: str) -> bool:
-        """Take one line; True if the percentage changed."""
-        line = line.strip()[:2000]
-        if not line:
+        """Read one line; return True if the percentage changed.
+
+        Other output may come after the report's end: it had another stream.
+        """
+        line = line.strip("\r\n")
+        # Output of a child without an end of line may stand before the key.
+        _, marked, report = line.partition(self._mark)
+        if marked:
+            if self.status is None:
+                self._read_report(report.rstrip())
             return False
-        self.last_line = line
-        if line.startswith(_SENTENCE):
-            self._sentence = self._sentence or line.removeprefix(_SENTENCE)
-        elif not self._first_error and _ERROR.search(line):
-            self._first_error = line
-        value = _VALUE.match(line)
-        if value:
-            self.values[value[1]] = value[2]
-        progress = _PROGRESS.search(line)
+        self._cause.feed(line)
+        progress = _PROGRESS.search(line[:2000]) if "[" in line else None
         if progress is None:
             return False
         percent, done, total = progress.groups()
@@ -48,8 +59,27 @@ class Output:
         before, self.percentage = self.percentage, min(100, int(percent))
         return self.percentage != before
 
-    def reason(self) -> str:
-        """Say why the command failed: its own sentence, and the first error line before it."""
-        parts = [part for part in (self._sentence, self._first_error) if part]
-        text = ": ".join(dict.fromkeys(parts)) or self.last_line or "no output at all"
+    def reason(self, status: int | None = None) -> str:
+        """Return why the command failed: the script's sentence and the cause in the log, or what is known instead."""
+        cause = self._cause.line
+        sentence = self._sentence
+        if sentence and not (cause and _STATUS_ONLY.match(sentence)):
+            # A sentence with a colon gives its own reason.
+            text = f"{sentence}: {cause}" if cause and ": " not in sentence else sentence
+        elif cause:
+            text = cause
+        else:
+            shown = self.status if self.status is not None else status
+            ended = "its end was not reported" if shown in (None, 0, -1) else f"exit status {shown}"
+            last = self._cause.last
+            text = f"{ended}; last line: {last}" if last else f"{ended}, and no output"
         return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+    def _read_report(self, report: str) -> None:
+        if report.startswith(_SENTENCE):
+            self._sentence = self._sentence or report.removeprefix(_SENTENCE)
+        elif ended := _EXIT.match(report):
+            self.status = int(ended[1])
+        elif value := _VALUE.match(report):
+            name, appended, text = value.groups()
+            self._values[name] = self._values.get(name, "") + text if appended else text

@@ -28,15 +28,16 @@ class Machine(Script):
         """Take the MiB of memory that one parallel compiler job needs."""
         super().__init__(**kwargs)
         scripts = {path.name: path.read_text() for path in sorted(_SCRIPTS.iterdir()) if path.is_file()}
-        self.initialStdin = json.dumps(scripts)
+        self.initialStdin = f"{json.dumps(scripts)}\n{self.report_key}\n"
         self._memory_per_job = memory_per_job
 
     def compose(self) -> Command:
-        """Unpack the scripts from the standard input, then run the one that looks around."""
+        """Unpack the scripts from the first line of the standard input, then run the one that looks around."""
+        # Unbuffered: the second line is for the script.
         unpack = (
-            "import json, os, sys\n"
+            "import json, os\n"
             "os.makedirs('scripts', exist_ok=True)\n"
-            "for name, text in json.load(sys.stdin).items():\n"
+            "for name, text in json.loads(open(0, 'rb', 0, closefd=False).readline()).items():\n"
             "    open('scripts/' + name, 'w').write(text)\n"
             "os.execvp('bash', ['bash', 'scripts/machine.sh'])\n"
         )
@@ -58,7 +59,7 @@ class Checkout(Script):
     """Checks out exactly the forced sha1, its submodules and the canonical tags."""
 
     name = "checkout"
-    doing = "checking out"
+    doing = "checking out the commit"
 
     def __init__(self, canonical_url: str, **kwargs: Any) -> None:
         """Take the URL of the repository whose tags give the version."""
@@ -78,7 +79,7 @@ class Version(Script):
     """Asks git for the version, and keeps it as a property."""
 
     name = "version"
-    doing = "asking for the version"
+    doing = "finding the version"
 
     def __init__(self, canonical_url: str, **kwargs: Any) -> None:
         """Take the URL of the repository whose tags give the version, for the error."""
@@ -100,7 +101,7 @@ class BuildDependencies(Script):
     """Installs the build dependencies."""
 
     name = "dependencies"
-    doing = "installing build dependencies"
+    doing = "installing the build dependencies"
 
     def compose(self) -> Command:
         """Use the project's own script."""

@@ -41,7 +41,7 @@ class UploadPackages(Script):
     """Uploads packages and sources into staging, where nobody is served from."""
 
     name = "upload"
-    doing = "uploading"
+    doing = "uploading the packages"
 
     def __init__(self, upload_url: str, **kwargs: Any) -> None:
         """Take the URL, as workers reach it, that uploads go to."""
@@ -73,7 +73,7 @@ class UploadPackages(Script):
 
     def finish(self) -> str:
         """Say how much it was."""
-        return self.output.last_line
+        return f"uploaded {self.output.values['uploaded']}"
 
 
 class Publish(BuildStep):
@@ -99,7 +99,7 @@ class Publish(BuildStep):
                 return int(SUCCESS)
             url = await publisher.publish(upload, await self._record())
         except (ValueError, OSError) as error:
-            self.descriptionDone = f"publish: {getattr(error, 'strerror', None) or error}"
+            self.descriptionDone = f"Publishing failed: {getattr(error, 'strerror', None) or error}"
             return int(FAILURE)
         finally:
             await publisher.close_upload(upload)

@@ -1,51 +1,67 @@
-"""The step that runs one command on the worker, tells its progress, and says why it failed."""
+"""The step that runs one of our scripts on the worker, shows its progress, and says why it failed."""
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from buildbot.process.buildstep import BuildStep, ShellMixin
 from buildbot.process.logobserver import LogLineObserver
-from buildbot.process.results import SUCCESS, statusToString
+from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, statusToString
 
 from model.package_key import PackageKey
 from steps.output import Output
 
 if TYPE_CHECKING:
+    from buildbot.process.remotecommand import RemoteShellCommand
+
     from steps.commands import Command
 
 PROGRESS_INTERVAL = 1.0
 """Seconds between two updates of a step's state string, which go to every open browser."""
 
+END_SECONDS = 10.0
+"""How long a command may take to end after its script has reported its end."""
+
 
 class _Reader(LogLineObserver):
-    def __init__(self, step: Script) -> None:
+    def __init__(self, step: Script, command: RemoteShellCommand) -> None:
         super().__init__()
         self._step = step
+        self._command = command
 
     def outLineReceived(self, line: str) -> None:
-        self._step.line(line)
+        self._step.line(line, self._command)
 
     errLineReceived = outLineReceived
 
 
 class Script(ShellMixin, BuildStep):
-    """Runs the command that `compose` gives; its failure is a sentence, and ends the build."""
+    """Run the command that `compose` returns, and end the build with a sentence if it fails.
+
+    The command is one of our scripts. It gets a key on its standard input, new for each command, and reports on lines
+    that begin with it: values, the sentence of a failure, its exit status.
+    """
 
     haltOnFailure = True
     flunkOnFailure = True
     doing = ""
+    """What the step does, as "building the packages": the state string, and the beginning of a failure's sentence."""
 
     def __init__(self, silence: int = 3600, max_seconds: int = 43200, **kwargs: Any) -> None:
-        """Take the seconds without output, and in all, after which the command is killed."""
+        """Stop the command after `silence` seconds without output, and after `max_seconds` in all."""
         kwargs = self.setupShellMixin(
             {"timeout": silence, "maxTime": max_seconds, "logEnviron": False, **kwargs},
             prohibitArgs=["command"],
         )
         super().__init__(**kwargs)
-        self.output = Output()
-        self._told = 0.0
+        self.report_key = secrets.token_hex(16)
+        self.initialStdin = f"{self.report_key}\n"
+        self.output = Output(self.report_key)
+        self._updated = 0.0
         self._summary = ""
+        self._waiting_for_end: Any = None
+        self._end_forced = False
 
     @property
     def key(self) -> PackageKey:
@@ -53,25 +69,27 @@ class Script(ShellMixin, BuildStep):
         return PackageKey.from_string(str(self.getProperty("package_key")))
 
     def compose(self) -> Command:
-        """Give the command line."""
+        """Return the command line."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
-        """Give what the command finds in its environment besides the worker's own."""
+        """Return what is added to the worker's own environment."""
         return {}
 
     def finish(self) -> str:
-        """Use what the output told; give the step's summary."""
+        """Use the values of a command that succeeded; return the step's summary."""
         return self.doing
 
-    def line(self, line: str) -> None:
-        """Take one line of the output, and tell the progress from time to time."""
+    def line(self, line: str, command: RemoteShellCommand) -> None:
+        """Read one line of the output; show the progress at most once in PROGRESS_INTERVAL."""
         assert self.master is not None
         if self.output.feed(line):
             now = self.master.reactor.seconds()
-            if now - self._told >= PROGRESS_INTERVAL:
-                self._told = now
+            if now - self._updated >= PROGRESS_INTERVAL:
+                self._updated = now
                 self.updateSummary()
+        elif self.output.status is not None and self._waiting_for_end is None:
+            self._waiting_for_end = self.master.reactor.callLater(END_SECONDS, self._force_end, command)
 
     async def run(self) -> int:
         """Run the command on the worker."""
@@ -79,26 +97,64 @@ class Script(ShellMixin, BuildStep):
         command = await self.makeRemoteShellCommand(
             command=self.compose(), env=self.environment(), collectStdout=False
         )
-        self.addLogObserver("stdio", _Reader(self))
-        await self.runCommand(command)
-        result = command.results()
-        if result == SUCCESS:
-            self._summary = self.finish()
-        elif self.timed_out:
-            self._summary = f"{self.name}: stopped, it took too long or said nothing for too long"
-        else:
-            self._summary = f"{self.name}: {self.output.reason()}"
-        return int(result)
+        self.addLogObserver("stdio", _Reader(self, command))
+        try:
+            await self.runCommand(command)
+        finally:
+            if self._waiting_for_end is not None and self._waiting_for_end.active():
+                self._waiting_for_end.cancel()
+        result = int(command.results())
+        if self._end_forced and not self.stopped:
+            result = SUCCESS if self.output.status == 0 else FAILURE
+        elif result == SUCCESS and self.output.status != 0:
+            result = FAILURE
+        self._summary = self.finish() if result == SUCCESS else self._sentence(result, command)
+        return result
+
+    def _force_end(self, command: RemoteShellCommand) -> None:
+        """End a command whose script has ended: what it left in the background keeps its output open.
+
+        The worker calls a command done when all its output is closed, and would wait until `silence` is over.
+        """
+        self._end_forced = True
+        why = "the script has ended, but processes that it left in the background keep its output open"
+        self.getLog("stdio").addHeader(f"{why}: they are stopped\n")
+        command.interrupt(why)
+
+    @property
+    def what(self) -> str:
+        """What the step does, as the beginning of a sentence."""
+        return f"{self.doing[:1].upper()}{self.doing[1:]}"
+
+    def failure(self, status: int | None = None) -> str:
+        """Return the sentence of a failure; `status` is the command's, for a script that did not report its own."""
+        return f"{self.what} failed: {self.output.reason(status)}"
+
+    def _sentence(self, result: int, command: RemoteShellCommand) -> str:
+        if command.remote_failure_reason == "timeout_without_output":
+            return f"{self.what} was stopped: no output for {_duration(self.timeout)}"
+        if command.remote_failure_reason == "timeout":
+            return f"{self.what} was stopped: it took more than {_duration(self.maxTime)}"
+        if result == CANCELLED:
+            return f"{self.what} was cancelled"
+        return self.failure(command.rc)
 
     def getCurrentSummary(self) -> dict[str, str]:
-        """Give what is being done, with the percentage that the build itself tells."""
+        """Return what is being done, with the percentage that the build prints."""
         percentage = self.output.percentage
-        told = "" if percentage is None else f" {percentage} %"
-        return {"step": f"{self.doing}{told}"}
+        suffix = "" if percentage is None else f" {percentage} %"
+        return {"step": f"{self.doing}{suffix}"}
 
     def getResultSummary(self) -> dict[str, str]:
-        """Give the summary; on failure it is the build's, too."""
+        """Return the summary; on failure it is the build's, too."""
         if self.results == SUCCESS:
             return {"step": self._summary or self.doing}
-        sentence = self._summary or f"{self.name}: {statusToString(self.results)}"
+        sentence = self._summary or f"{self.doing}: {statusToString(self.results)}"
         return {"step": sentence, "build": sentence}
+
+
+def _duration(seconds: int) -> str:
+    """Return seconds as people say them."""
+    if seconds % 3600 == 0:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 60} min" if seconds % 60 == 0 else f"{seconds} s"

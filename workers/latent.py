@@ -86,6 +86,8 @@ class OneBuild(Build):
                 self._parting.cancel()
             if results == RETRY:
                 text, results = ["cancelled", f"({self.stopped_reason})"], CANCELLED
+        if text[:1] == ["failed"] and len(text) > 1:
+            text = text[1:]  # The sentence of the step says so itself.
         if self.no_machine and results in (EXCEPTION, RETRY):
             text = [self.no_machine]
         if worst_status(self.results, results) == RETRY and not self._master_stops:

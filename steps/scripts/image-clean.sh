@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # image-clean.sh [HOME]: removes from this machine what no machine made from its image may inherit: secrets,
 # identity, traces and caches. What runs goes on running, but nothing can be built here any more.
+# First of all: the key of the report is read once.
+[ "$EUID" = 0 ] || exec sudo -n bash "$(realpath "$0")" "$HOME"
 . "$(dirname "$0")/common.sh"
 # User data has made this directory.
 [ -d /run/buildpackages ] || fail "this is no machine that was made for one build, and would lose what it is"
-[ "$(id -u)" = 0 ] || exec sudo -n bash "$(realpath "$0")" "$HOME"
 home=${1:-$HOME}
 cd /
 shopt -s nullglob dotglob
@@ -37,4 +38,4 @@ find /var/log -xdev -type f -exec truncate --size=0 {} +
 
 fstrim --all 2>/dev/null || true
 sync
-printf 'used=%s\n' "$(df -h --output=used / | tail -n 1 | tr -d ' ')"
+value used "$(df -h --output=used / | tail -n 1 | tr -d ' ')"

@@ -30,4 +30,4 @@ $sudo chown -R "$(id -un):" "$mirror"
 git --git-dir="$mirror" rev-parse --verify --quiet 'refs/heads/mirrored^{commit}' >/dev/null ||
     fail "the mirror does not hold the commit that was checked out"
 rm -rf src
-printf 'mirror=%s\n' "$(du -sh "$mirror" | cut -f1)"
+value mirror "$(du -sh "$mirror" | cut -f1)"

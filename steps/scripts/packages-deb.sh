@@ -50,8 +50,8 @@ for file in "${debs[@]}" "${sources[@]}"; do
 done
 [ ${#debs[@]} -gt 0 ] || fail "dpkg-buildpackage ended well, but made no deb"
 # shellcheck disable=SC2016
-printf '%s\0' "${debs[@]}" | xargs -0 -P "$jobs" -I{} bash -c \
-    'dpkg-deb --fsys-tarfile "$1" >/dev/null || { echo "FAILED: $1 is corrupt or truncated" >&2; exit 255; }' _ {}
+damaged=$(printf '%s\0' "${debs[@]}" | xargs -0 -P "$jobs" -I{} bash -c 'dpkg-deb --fsys-tarfile "$1" >/dev/null || echo "${1#./}"' _ {})
+[ -z "$damaged" ] || fail "${damaged//$'\n'/, } is corrupt or truncated"
 
 # Every deb is of this source package. A deb may have a version of its own (dh_gencontrol -- -v), not all of them.
 declare -A version_of=()
@@ -79,4 +79,4 @@ done
 [ ${#missing[@]} = 0 ] || fail "debian/control names ${missing[*]}, but the build made no such deb"
 [ -n "$carried" ] || fail "no package is of version $deb_version: $(IFS=,; echo "${others[*]}")"
 mv -t ../deb "${published[@]}" "${dscs[0]}" "${sources[@]}"
-printf 'packages=%s\n' "$(IFS=,; echo "${expected[*]}")"
+value packages "$(IFS=,; echo "${expected[*]}")"

@@ -91,4 +91,4 @@ while read -r package from; do
     [ "$from" = "${source_rpms[0]##*/}" ] ||
         fail "the rpm $package is of the source rpm $from, not of ${source_rpms[0]##*/}"
 done < <(rpm -qp --nosignature --qf '%{NAME} %{SOURCERPM}\n' "${rpms[@]}")
-printf 'packages=%s\n' "$(IFS=,; echo "${expected[*]}")"
+value packages "$(IFS=,; echo "${expected[*]}")"

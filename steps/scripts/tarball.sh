@@ -16,5 +16,5 @@ found=("$project-$version".tar.*)
 listing=$(tar -tf "${found[0]}") || fail "${found[0]} is not a whole tarball"
 stray=$(grep -vm1 "^$project-$version/" <<<"$listing" || true)
 [ -z "$stray" ] || fail "${found[0]} holds $stray, outside $project-$version/"
-printf 'tarball=%s\n' "${found[0]}"
+value tarball "${found[0]}"
 printf '%s: %s files, %s bytes\n' "${found[0]}" "$(wc -l <<<"$listing")" "$(stat -c %s "${found[0]}")"

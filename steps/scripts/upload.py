@@ -5,8 +5,9 @@
 
 The files below each DIRECTORY arrive below PLACE, a directory of the upload; `.` is its top.
 Each file is hashed while it is sent, and compared with what the server says that it received. The
-manifest goes last: without it the upload is not whole. The last line is
-`uploaded 57 files, 123456 bytes`; a failure is one sentence on standard error, and exit code 1.
+manifest goes last: without it the upload is not whole. At the end it reports as the other scripts do
+(`common.sh`): `uploaded=57 files, 123456 bytes`, or `FAILED: ` and a sentence, with exit status 1. A line on the
+standard input is the key of the report, unless that is a terminal.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import ssl
 import stat
 import sys
@@ -234,6 +236,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--version", required=True, help="what the packages are of")
     parser.add_argument("--packages", required=True, help="names expected, joined by commas")
     given = parser.parse_args(arguments)
+    key = "" if sys.stdin.isatty() else sys.stdin.readline().strip()
+    mark = key + " " if re.match(r"[0-9a-f]{32}\Z", key) else ""
     try:
         token = os.environ.get("UPLOAD_TOKEN", "")
         packages = [name for name in given.packages.split(",") if name]
@@ -247,10 +251,15 @@ def main(arguments: Optional[List[str]] = None) -> int:
         finally:
             server.close()
     except UploadError as error:
-        print("FAILED: %s" % error, file=sys.stderr, flush=True)
-        return 1
-    print("uploaded %d files, %d bytes" % (count, size), flush=True)
-    return 0
+        sentence = re.sub(r"[\x00-\x1f\x7f]", " ", str(error))[:1000]
+        print("%sFAILED: %s" % (mark, sentence), file=sys.stderr, flush=True)
+        status, stream = 1, sys.stderr
+    else:
+        print("%suploaded=%d files, %d bytes" % (mark, count, size), flush=True)
+        status, stream = 0, sys.stdout
+    if mark:
+        print("%sexit %d" % (mark, status), file=stream, flush=True)
+    return status
 
 
 def _unreadable(error: OSError) -> None:

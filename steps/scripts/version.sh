@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# version.sh CANONICAL_URL [TAG_PATTERN]: prints version=X or X-N-gH, as git describe says it.
+# version.sh CANONICAL_URL [TAG_PATTERN]: reports version: X or X-N-gH, as git describe says it.
 #
 # Only a tag that is a version counts: one that, without a leading v, make-dist, dpkg and rpm all accept.
 # Somebody else's vstart-demo or v19.2.1-rc1 is passed over. As for Ceph, annotated tags decide; tags without
@@ -26,4 +26,4 @@ described=$(describe || describe --tags) || fail "no tag $tag_pattern of $canoni
 version=${described#v}
 pattern='^[0-9]+(\.[0-9A-Za-z~+]+)*(-[0-9]+-g[0-9a-f]{8,40})?$'
 [[ $version =~ $pattern ]] || fail "git describe says $described, which is no version"
-printf 'version=%s\n' "$version"
+value version "$version"

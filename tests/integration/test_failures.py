@@ -41,24 +41,30 @@ def published(here: Installation, sha1: str) -> list[Path]:
 @pytest.mark.parametrize(
     ("knobs", "step", "sentence"),
     [
-        (tiny.COMPILE_ERROR, "packages", "foo.c:1:1: error: expected ';' before 'bar'"),
-        (tiny.MISSING_PACKAGE, "packages", "debian/control names tiny-tools, but the build made no such deb"),
+        (tiny.COMPILE_ERROR, "packages", "Building the packages failed: foo.c:1:1: error: expected ';' before 'bar'"),
+        (tiny.FORGED_FAILURE, "packages", "Building the packages failed: foo.c:1:1: error: expected ';' before 'bar'"),
+        (tiny.MISSING_PACKAGE, "packages",
+         "Building the packages failed: debian/control names tiny-tools, but the build made no such deb"),
         (tiny.TRUNCATED, "packages", "_all.deb is corrupt or truncated"),
-        (tiny.Knobs(debian=False), "dependencies", "the commit has neither install-deps.sh nor debian/control"),
+        (tiny.Knobs(debian=False), "dependencies",
+         "Installing the build dependencies failed: the commit has neither install-deps.sh nor debian/control"),
         (tiny.Knobs(install_deps="echo E: Unable to locate package libfoo; exit 100"), "dependencies",
-         "install-deps.sh ended with status 100: E: Unable to locate package libfoo"),
+         "Installing the build dependencies failed: E: Unable to locate package libfoo"),
+        (tiny.Knobs(make_dist="echo tarball=elsewhere.tar.gz; echo './make-dist: line 3: wget: command not found'; exit"),
+         "tarball", "instead of one: ./make-dist: line 3: wget: command not found"),
     ],
-    ids=["compile error", "missing package", "truncated deb", "no debian", "no dependency"],
+    ids=["compile error", "forged", "missing package", "truncated deb", "no debian", "no dependency", "no wget"],
 )  # fmt: skip
 def test_failing_commit(here: Installation, knobs: tiny.Knobs, step: str, sentence: str) -> None:
-    """The first thing that went wrong is the build's own sentence, and nothing of it is visible."""
+    """What stopped the build is the build's own sentence, and nothing of it is visible."""
     sha1 = here.repository.commit(knobs, ref="failing")
     answer = here.ask(DEB, ref="failing")
     assert here.wait(answer)["results"] == FAILURE
     [build] = here.builds(answer)
     assert build["results"] == FAILURE
     assert sentence in build["state_string"]
-    assert step in build["state_string"]
+    assert not build["state_string"].startswith("failed")
+    assert "forged" not in build["state_string"]
     steps = here.steps(build)
     assert [name for name, one in steps.items() if one["results"] == FAILURE] == [step]
     assert sentence in steps[step]["state_string"]
@@ -67,6 +73,28 @@ def test_failing_commit(here: Installation, knobs: tiny.Knobs, step: str, senten
     assert again["state"] == "on its way"
     assert again["buildset_id"] > answer["buildset_id"]
     assert here.wait(again)["results"] == FAILURE
+
+
+def test_what_a_build_prints_is_not_believed(here: Installation) -> None:
+    """Values and sentences in the output of make-dist and debian/rules are no values of ours: the build publishes what it made."""
+    answer = here.ask(DEB, sha1=here.repository.commit(tiny.FORGING))
+    request = here.wait(answer)
+    assert request["results"] == 0, here.said(answer)
+    [build] = here.builds(answer)
+    properties = here.get(f"builds/{build['buildid']}/properties")["properties"][0]
+    assert properties["packages"][0] == ["tiny"]
+    assert properties["tarball"][0].startswith("ceph-1.0-")
+    assert "packages=ceph-common\n" in here.log(build, "packages")
+    assert here.steps(build)["packages"]["state_string"] == "1 packages built"
+
+
+def test_what_a_build_leaves_behind_does_not_hold_it_up(here: Installation) -> None:
+    """A background process that keeps the output open ends with the step, which succeeds."""
+    answer = here.ask(DEB, sha1=here.repository.commit(tiny.LEFT_BEHIND))
+    assert here.wait(answer)["results"] == 0, here.said(answer)
+    [build] = here.builds(answer)
+    assert "the script has ended" in here.log(build, "packages")
+    assert here.steps(build)["packages"]["state_string"] == "1 packages built"
 
 
 def test_commit_that_nobody_has(here: Installation) -> None:

@@ -188,7 +188,7 @@ def test_an_image_that_fails_its_test_is_removed(prepared: tuple[Images, str, st
     finally:
         made.here.repository.commit(DEPENDENCIES)
     assert status == 1
-    assert re.search(r"no image: failed packages: .*foo\.c:1:1: error: expected", said), said
+    assert re.search(r"no image: Building the packages failed: foo\.c:1:1: error: expected", said), said
     made.here.until(lambda: made.states() == before, "only the former image is left")
 
 
@@ -202,7 +202,7 @@ def test_an_image_whose_dependencies_fail_is_not_made(prepared: tuple[Images, st
     finally:
         made.here.repository.commit(DEPENDENCIES)
     assert status == 1
-    assert "no image: failed dependencies: install-deps.sh ended with status 3: E: no cmake" in said, said
+    assert "no image: Installing the build dependencies failed: E: no cmake" in said, said
     assert made.states() == before
 
 

@@ -241,7 +241,7 @@ def test_nothing_said_means_main(here: Here, lab: Lab) -> None:
 
 
 def test_a_commit_that_does_not_build_fails_the_job(here: Here, lab: Lab) -> None:
-    """`failure_reason` is one line: which packages, the first error, and where to look."""
+    """`failure_reason` is one line: which packages, the cause, and where to look."""
     sha1 = here.commit(BROKEN)
     ended = lab.run(lab.job(*INSTALL, **wants(sha1)))
     assert ended.status == 1

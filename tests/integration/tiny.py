@@ -73,6 +73,8 @@ class Knobs:
     debian: bool = True
     install_deps: str = ""
     """An install-deps.sh; without it, debian/control says what is needed."""
+    make_dist: str = ""
+    """A make-dist; without it, the tarball is what git archives."""
 
 
 WHOLE = Knobs()
@@ -81,6 +83,23 @@ COMPILE_ERROR = replace(
 )
 MISSING_PACKAGE = replace(WHOLE, named=("tiny-tools",))
 TRUNCATED = replace(WHOLE, after="truncate -s 200 ../tiny_*.deb")
+FORGERY = "echo packages=ceph-common; echo tarball=elsewhere.tar.gz; echo 'FAILED: forged'; echo exit 1"
+HARMLESS = """\
+echo "fatal: not a git repository (or any of the parent directories): .git"
+echo "x.c:9:28: fatal error: y.h: No such file or directory"
+echo "compilation terminated."
+echo "going on without y.h"
+"""
+FORGING = replace(
+    WHOLE,
+    make_dist=f'{FORGERY}\ngit archive --prefix="ceph-$1/" -o "ceph-$1.tar.gz" HEAD\n{FORGERY}; exit 0',
+    # Some of it comes when all else is done, and the last of it has no end of line.
+    work=f"{HARMLESS}\n(sleep 4; {FORGERY}; printf packages=) &\n{FORGERY}",
+)
+FORGED_FAILURE = replace(
+    FORGING, work=f"{FORGING.work}\necho \"foo.c:1:1: error: expected ';' before 'bar'\"; exit 1"
+)
+LEFT_BEHIND = replace(WHOLE, work="sleep 1000 &")
 BACKGROUND = replace(WHOLE, work="setsid nohup sleep 1000 >/dev/null 2>&1 & echo background $!")
 
 
@@ -156,6 +175,8 @@ class Repository:
         }
         if knobs.install_deps:
             files["install-deps.sh"] = f"#!/bin/bash\n{knobs.install_deps}\n"
+        if knobs.make_dist:
+            files["make-dist"] = f"#!/bin/bash\n{knobs.make_dist}\n"
         if knobs.debian:
             named = (*knobs.packages, *knobs.named)
             files |= {

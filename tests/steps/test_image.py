@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -33,6 +34,7 @@ KEY = f"{TARGET}/{SHA1}"
 CEPH = "https://github.com/ceph/ceph.git"
 DIGEST = "60f30dcc9cd2f882d61dabc93e8a07ba12e4e9615dec4e106a87cb1b670e9bb1"
 IMAGE_ID = "572c5cd7-3f21-47cd-b36a-2afae2c16a23"
+REPORT_KEY = "0123456789abcdef0123456789abcdef"
 NAME = f"buildpackages-{TARGET}-20261124-0300-60f30dcc"
 
 
@@ -75,6 +77,7 @@ class StepCase(TestBuildStepMixin, TestReactorMixin, unittest.TestCase):
     def setUp(self) -> Any:
         self.setup_test_reactor()
         self.images = FakeImages()
+        self.patch(secrets, "token_hex", lambda size: REPORT_KEY if size == 16 else "")
         return self.setup_test_build_step()
 
     def given(self, step: BuildStep, **properties: Any) -> Any:
@@ -114,32 +117,40 @@ class TestNewestCommit(StepCase):
         """Where there is no newest commit, the sentence ends the build."""
         self.given(NewestCommit())
         self.images.refusal = ValueError(f"{CEPH} did not answer within 20 s; ask again")
-        await self.finds(FAILURE, f"newest: {CEPH} did not answer within 20 s; ask again")
+        await self.finds(
+            FAILURE, f"Finding the newest commit failed: {CEPH} did not answer within 20 s; ask again"
+        )
 
 
 class TestScripts(StepCase):
     """The steps that run a script on the machine."""
 
-    async def shell(self, step: BuildStep, script: str, output: str, state: str, status: int = 0) -> None:
+    async def shell(self, step: BuildStep, script: str, report: str, state: str, status: int = 0) -> None:
         self.given(step)
+        output = f"{REPORT_KEY} {report}\n{REPORT_KEY} exit {status}\n"
         self.expect_commands(
-            ExpectShell("wkdir", ["bash", f"scripts/{script}.sh"], timeout=3600, max_time=43200, log_environ=False)
+            ExpectShell(
+                "wkdir", ["bash", f"scripts/{script}.sh"], timeout=3600, max_time=43200, log_environ=False,
+                initial_stdin=f"{REPORT_KEY}\n",
+            )
             .stdout(output).exit(status)
         )  # fmt: skip
         await self.finds(SUCCESS if status == 0 else FAILURE, state)
 
     async def test_the_mirror(self) -> None:
         """The mirror is made of the checkout, and its size told."""
-        await self.shell(AddMirror(), "image-mirror", "mirror=1.2G\n", "git mirror of 1.2G")
+        await self.shell(AddMirror(), "image-mirror", "mirror=1.2G", "git mirror of 1.2G")
 
     async def test_cleaning(self) -> None:
         """The machine is cleaned, and what is left in use told."""
-        await self.shell(CleanMachine(), "image-clean", "used=7.9G\n", "cleaned; 7.9G are in use")
+        await self.shell(CleanMachine(), "image-clean", "used=7.9G", "cleaned; 7.9G are in use")
 
     async def test_cleaning_that_fails_ends_the_build(self) -> None:
         """A machine that could not be cleaned becomes no image."""
         assert CleanMachine().haltOnFailure
-        await self.shell(CleanMachine(), "image-clean", "FAILED: no\n", "clean: no", status=1)
+        await self.shell(
+            CleanMachine(), "image-clean", "FAILED: no", "Cleaning the machine failed: no", status=1
+        )
 
 
 class TestSnapshot(StepCase):
@@ -163,7 +174,7 @@ class TestSnapshot(StepCase):
         """A snapshot that cannot be had ends the build with the reason."""
         self.given(Snapshot(), **self.PROPERTIES)
         self.images.refusal = ValueError("cloud sepia: no quota for images")
-        await self.finds(FAILURE, "snapshot: cloud sepia: no quota for images")
+        await self.finds(FAILURE, "Making the snapshot failed: cloud sepia: no quota for images")
 
     async def test_a_stop_reaches_what_waits(self) -> None:
         """A build that is stopped while it waits stops the waiting, so that nothing half made is kept."""
@@ -171,7 +182,7 @@ class TestSnapshot(StepCase):
         self.images.waits = Deferred()
         stopped: list[Any] = []
         self.images.waits.addErrback(lambda failure: stopped.append(failure.value) or failure)
-        self.expect_outcome(CANCELLED, "snapshot: stopped")
+        self.expect_outcome(CANCELLED, "Making the snapshot was cancelled")
         self.reactor.callLater(1, step.interrupt, "enough")
         running = ensureDeferred(self.run_step())
         self.reactor.advance(1)

@@ -17,6 +17,7 @@ from tests.package_repositories import SCRIPTS, run_script
 from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter
 
+KEY = "0123456789abcdef0123456789abcdef"
 SECRET = "worth-one-boot-only"
 
 # image-mirror.sh, and checkout.sh with what it leaves
@@ -227,7 +228,7 @@ def clean(upper: Path, user: str = "build", scripts: str = "/home/build/worker/i
     command = ["sh", "-c", f"cd {scripts} && HOME=/home/build bash scripts/image-clean.sh; echo status $?"]
     finished = subprocess.run(
         enter(roots.path(root), upper.parent, user, *command),
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+        input=f"{KEY}\n", capture_output=True, text=True, check=True,
     )  # fmt: skip
     return finished.stdout + finished.stderr
 
@@ -245,7 +246,7 @@ def test_a_cleaned_machine_has_no_secret_and_no_identity(machine: Path) -> None:
     """Nothing that this boot was told, and nothing that tells it from another machine, is left anywhere."""
     said = clean(machine)
     assert "status 0" in said, said
-    assert "used=" in said
+    assert f"{KEY} used=" in said
     left = files(machine)
     assert not [name for name, text in left.items() if SECRET in text]
     gone = [name for name in PLANTED if not name.startswith("var/log/cloud") and name != "etc/machine-id"]
@@ -266,6 +267,7 @@ def test_root_is_not_asked_for_where_it_is_there(machine: Path) -> None:
     """A worker that runs as root cleans as well as one that has to ask sudo."""
     said = clean(machine, user="root")
     assert "status 0" in said, said
+    assert f"{KEY} used=" in said
     assert not [name for name, text in files(machine).items() if SECRET in text]
 
 

@@ -1,4 +1,4 @@
-"""What is read from a command's output: golden lines of the tools, typed from their real output."""
+"""What a step reads from a command's output: progress, the report, and the reason of a failure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steps.build import BuildPackages, SourceTarball
 from steps.output import Output
+from steps.prepare import BuildDependencies, Checkout
+from steps.script import Script
+from tests.steps.test_cause import CAUSES, LOGS
+
+KEY = "0123456789abcdef0123456789abcdef"
 
 
 def read(text: str) -> Output:
     """Read a whole output."""
-    output = Output()
+    output = Output(KEY)
     for line in text.splitlines():
         output.feed(line)
     return output
@@ -34,7 +40,7 @@ def read(text: str) -> Output:
 )
 def test_progress_is_the_builds_own(line: str, percentage: int) -> None:
     """make's percentages and ninja's counts are the step's percentage, never more than a hundred."""
-    output = Output()
+    output = Output(KEY)
     assert output.feed(line)
     assert output.percentage == percentage
 
@@ -44,14 +50,14 @@ def test_progress_is_the_builds_own(line: str, percentage: int) -> None:
 )
 def test_other_lines_tell_no_progress(line: str) -> None:
     """What only looks like progress changes nothing."""
-    output = Output()
+    output = Output(KEY)
     assert not output.feed(line)
     assert output.percentage is None
 
 
 def test_only_a_change_is_told() -> None:
     """The same percentage again is no news, another one is, also a smaller one of a second run."""
-    output = Output()
+    output = Output(KEY)
     assert [output.feed(line) for line in ("[ 45%] a", "[ 45%] b", "text", "[ 46%] c", "[  1%] d")] == [
         True,
         False,
@@ -61,85 +67,65 @@ def test_only_a_change_is_told() -> None:
     ]
 
 
-def test_values_are_read() -> None:
-    """Lines `name=value` are values, the last one counts, and a value may hold anything."""
-    output = read(
-        "version=19.2.0\nversion=19.2.1\ntarball=a=b c.tar\nempty=\nNot=one\n x=1 \nmake x=2\ncores2=4\n"
-    )
-    assert output.values == {"version": "19.2.1", "tarball": "a=b c.tar", "empty": "", "x": "1"}
+def test_values_are_those_of_the_report() -> None:
+    """Values are read from lines with the key, the last one counts, and there are none before the exit status."""
+    text = f"version=1\n{KEY} version=2\n{KEY} version=3\n{KEY} tarball=a=b%20c\n{KEY} Not=one\nKEY x=1\n"
+    assert read(text).values == {}
+    assert read(f"{text}{KEY} exit 0\nversion=4\n{KEY} version=5\n").values == {
+        "version": "3",
+        "tarball": "a=b c",
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        # our own scripts
-        ("fatal: remote error: upload-pack: not our ref 0123\nFAILED: https://h/x has no commit 0123, or cannot be reached\n",
-         "https://h/x has no commit 0123, or cannot be reached: fatal: remote error: upload-pack: not our ref 0123"),
-        ("FAILED: first\nFAILED: second\n", "first"),
-        ("something\nFAILED: make-dist ended with status 1\nmore\n", "make-dist ended with status 1"),
-        # g++
-        ("g++ -Werror -c a.cc\na.cc: In function 'int main()':\na.cc:3:5: error: 'x' was not declared in this scope\n    3 |     x = 1;\nmake: *** [Makefile:2: a.o] Error 1\nFAILED: dpkg-buildpackage ended with status 2\n",
-         "dpkg-buildpackage ended with status 2: a.cc:3:5: error: 'x' was not declared in this scope"),
-        ("a.cc:1:10: fatal error: boost/version.hpp: No such file or directory\na.cc:2:1: error: second\n",
-         "a.cc:1:10: fatal error: boost/version.hpp: No such file or directory"),
-        ("/usr/bin/ld: a.o: in function `main':\na.cc:(.text+0x5): undefined reference to `f()'\ncollect2: error: ld returned 1 exit status\n",
-         "a.cc:(.text+0x5): undefined reference to `f()'"),
-        ("g++: internal compiler error: Killed (program cc1plus)\n", "g++: internal compiler error: Killed (program cc1plus)"),
-        # cmake
-        ('-- The CXX compiler identification is GNU 12.2.0\nCMake Error at CMakeLists.txt:5 (find_package):\n  By not providing "FindX.cmake"\n-- Configuring incomplete, errors occurred!\n',
-         "CMake Error at CMakeLists.txt:5 (find_package):"),
-        # apt
-        ("Reading package lists...\nE: Unable to locate package libfoo-dev\n", "E: Unable to locate package libfoo-dev"),
-        # make
-        ("make[1]: Entering directory '/x'\nmake[1]: *** No rule to make target 'a.c', needed by 'a.o'.  Stop.\nmake[1]: Leaving directory '/x'\nmake: *** [Makefile:5: all] Error 2\n",
-         "make[1]: *** No rule to make target 'a.c', needed by 'a.o'.  Stop."),
-        # git
-        ("fatal: unable to access 'https://h/': Could not resolve host: h\n", "fatal: unable to access 'https://h/': Could not resolve host: h"),
-        ("error: pathspec 'x' did not match any file(s) known to git\n", "error: pathspec 'x' did not match any file(s) known to git"),
-        # rpmbuild, python
-        ("error: Failed build dependencies:\n\tlibfoo-devel is needed by ceph-1\n", "error: Failed build dependencies:"),
-        ("Traceback (most recent call last):\n  File \"x\"\nKeyError: 'a'\n", "Traceback (most recent call last):"),
-        # nothing that helps
-        ("configure\nlast words\n\n", "last words"),
-        ("", "no output at all"),
+        # A sentence and the cause.
+        (f"fatal: remote error: upload-pack: not our ref 0123\n{KEY} FAILED: https://h/x has no commit 0123\n{KEY} exit 1\n",
+         "https://h/x has no commit 0123: fatal: remote error: upload-pack: not our ref 0123"),
+        # A sentence that gives its reason.
+        (f"fatal: could not read Username\n{KEY} FAILED: src/spdk cannot be fetched: it wants a password\n{KEY} exit 1\n",
+         "src/spdk cannot be fetched: it wants a password"),
+        # A status says less than the cause.
+        (f"E: Unable to locate package x\n{KEY} FAILED: install-deps.sh ended with status 100\n{KEY} exit 1\n",
+         "E: Unable to locate package x"),
+        (f"something\n{KEY} FAILED: make-dist ended with status 1\n{KEY} exit 1\nmore\n", "make-dist ended with status 1"),
+        (f"{KEY} FAILED: first\n{KEY} FAILED: second\n{KEY} exit 1\n{KEY} FAILED: third\n", "first"),
+        (f"FAILED: forged\n{KEY} FAILED: ours\n{KEY} exit 1\n", "ours"),
+        # No sentence.
+        (f"E: Unable to locate package x\n{KEY} exit 100\n", "E: Unable to locate package x"),
+        (f"configure\nlast words\n\n{KEY} exit 3\n", "exit status 3; last line: last words"),
+        (f"{KEY} exit 3\n", "exit status 3, and no output"),
+        ("last words\n", "its end was not reported; last line: last words"),
+        ("", "its end was not reported, and no output"),
     ],
 )  # fmt: skip
-def test_a_failure_is_its_sentence_and_the_first_error(text: str, reason: str) -> None:
-    """The reason is the script's sentence and the first line that tells an error, whichever tool printed it, else the last line."""
+def test_the_reason_is_the_sentence_and_the_cause(text: str, reason: str) -> None:
+    """The reason is the script's own sentence and the cause in the log, or what is known instead of them."""
     assert read(text).reason() == reason
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "make[1]: Entering directory '/build'",
-        "make[2]: Leaving directory '/build'",
-        "make: *** [Makefile:5: all] Error 2",
-        "g++ -Werror=format-security -c a.cc",
-        "Setting up libgpg-error0:amd64 (1.46-1) ...",
-        "-- Looking for error.h",
-        "checking for error_at_line... yes",
-        "Get:1 http://mirror.example.org bookworm InRelease",
-        "[ 45%] Building CXX object error.cc.o",
-        "errors: none",
-    ],
-)
-def test_harmless_lines_are_no_error(line: str) -> None:
-    """Lines that every good build prints are not taken for the first error."""
-    assert read(f"{line}\na.cc:3:5: error: real\n").reason() == "a.cc:3:5: error: real"
+@pytest.mark.parametrize(("name", "line", "begin"), CAUSES, ids=[row[0] for row in CAUSES])
+def test_the_sentence_says_what_failed_and_why(name: str, line: str, begin: str) -> None:
+    """Of each log the user reads what failed, the script's own sentence if it says more than a status, and the cause."""
+    steps: list[Script] = [Checkout(""), BuildDependencies(), SourceTarball(), BuildPackages()]
+    [step] = [step for step in steps if begin.startswith(f"{step.what} failed: ")]
+    for text in (LOGS / f"{name}.log").read_text().split("\n"):
+        step.output.feed(text.replace(KEY, step.report_key))
+    assert step.output.status == 1
+    assert step.failure() == begin + line
 
 
 def test_a_reason_is_not_endless() -> None:
     """A reason has at most 300 characters, as it stands in lists, and ends with a mark where it was cut."""
-    reason = read("FAILED: " + "x" * 1000).reason()
-    assert reason == "x" * 299 + "…"
-    assert read("FAILED: " + "x" * 300).reason() == "x" * 300
+    assert read(f"{KEY} FAILED: " + "x" * 1000).reason() == "x" * 299 + "…"
+    assert read(f"{KEY} FAILED: " + "x" * 300).reason() == "x" * 300
 
 
 @given(st.lists(st.text(max_size=60), max_size=10))
 def test_any_output_is_read(lines: list[str]) -> None:
     """Whatever a build prints, it is read, the percentage is one, and there is a reason."""
-    output = Output()
+    output = Output(KEY)
     for line in lines:
         output.feed(line)
     assert output.percentage is None or 0 <= output.percentage <= 100

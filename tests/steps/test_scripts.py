@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from steps.output import Output
 from tests.git_repositories import commit, new_repository
 from tests.package_repositories import (
     SCRIPTS,
@@ -27,12 +26,9 @@ def sentence(finished: subprocess.CompletedProcess[str]) -> str:
 
 
 def values(finished: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """Give the values that a script that went well printed, as the step finds them."""
+    """Return the values that a script without a key printed; it ended with status 0."""
     assert finished.returncode == 0, finished.stderr
-    output = Output()
-    for line in finished.stdout.splitlines():
-        output.feed(line)
-    return output.values
+    return dict(re.findall(r"^([a-z_]+)=(.*)$", finished.stdout, re.MULTILINE))
 
 
 def tool(directory: Path, name: str, text: str) -> str:
@@ -44,12 +40,13 @@ def tool(directory: Path, name: str, text: str) -> str:
 
 
 def test_every_script_is_bash_and_sources_the_common_part() -> None:
-    """Every script stops at its first error and fails with a sentence, as the common part has it."""
+    """Every script stops at the first command that fails, reports as the common part does, and keeps its EXIT trap."""
     for path in SCRIPTS.glob("*.sh"):
         if path.name != "common.sh":
             text = path.read_text()
             assert text.startswith(f"#!/usr/bin/env bash\n# {path.name}"), path
             assert '\n. "$(dirname "$0")/common.sh"\n' in text, path
+            assert not re.search(r"^\s*trap\b|FAILED", text, re.MULTILINE), path
 
 
 # machine.sh

@@ -52,6 +52,7 @@ def run_places(places: list[str], url: str, token: str, *more: str) -> subproces
     return subprocess.run(
         [sys.executable, "-c", SCRIPT.read_text(), *arguments],
         env={"UPLOAD_TOKEN": token, "PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,
@@ -101,7 +102,7 @@ def test_a_directory_arrives_with_its_manifest_last(server: PackageServerProcess
         "[1/3] dists/jammy/Release 16 B",
         "[2/3] pool/c/ceph_19.2.0-1~x+y_amd64.deb 2.9 MiB",
         "[3/3] pool/empty 0 B",
-        "uploaded 3 files, 3000016 bytes",
+        "uploaded=3 files, 3000016 bytes",
     ]
     files = server.files(token)
     assert list(files) == [*sorted(FILES), "manifest.json"]
