@@ -7,12 +7,10 @@
 # The canonical repository is `origin`, and nothing names a fork in the end. So relative URLs of submodules
 # lead to the canonical neighbours; the fork's are the second choice. Every call over the network has a limit.
 . "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/network.sh"
 git_url=$1 sha1=$2 canonical_url=$3 tag_pattern=${4:-v*}
 mirror=${BUILDPACKAGES_MIRROR:-/var/lib/buildpackages/mirror.git}
-limit=${BUILDPACKAGES_NETWORK_LIMIT:-1800}
-export GIT_TERMINAL_PROMPT=0 GIT_ASKPASS='' GIT_ALLOW_PROTOCOL=https:http:git GIT_CONFIG_NOSYSTEM=1
-# Over HTTP, silence has a shorter limit than the whole call. A server that counts objects sends a little.
-export GIT_HTTP_LOW_SPEED_LIMIT=1 GIT_HTTP_LOW_SPEED_TIME=${BUILDPACKAGES_NETWORK_SILENCE:-120}
+export GIT_ALLOW_PROTOCOL=https:http:git GIT_CONFIG_NOSYSTEM=1
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 

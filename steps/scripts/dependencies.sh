@@ -1,22 +1,67 @@
 #!/usr/bin/env bash
-# dependencies.sh PKG_TYPE: the build dependencies, by the project's own install-deps.sh if it has one.
+# dependencies.sh PKG_TYPE: installs the build dependencies, by the project's own install-deps.sh if it has one.
 . "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/network.sh"
+pkg_type=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 cd src
-sudo=
-[ "$(id -u)" = 0 ] || sudo='sudo -n'
-export DEBIAN_FRONTEND=noninteractive FOR_MAKE_CHECK=0
+# Ceph's install-deps.sh also installs what `make check` needs if it runs on a terminal or FOR_MAKE_CHECK is
+# set. In its older versions any value means yes, and 0 is one.
+unset FOR_MAKE_CHECK
+export DEBIAN_FRONTEND=noninteractive
+# sudo passes nothing of the environment on.
+as_root=()
+[ "$(id -u)" = 0 ] ||
+    as_root=(sudo -n env "DEBIAN_FRONTEND=$DEBIAN_FRONTEND" "DEB_BUILD_PROFILES=${DEB_BUILD_PROFILES:-}")
+
+run() {
+    "$@" </dev/null 2>&1 | tee -a "$work/log"
+}
+
+# lacking: the packages that apt or dnf, by what they said, could not have.
+lacking() {
+    sed -nE \
+        -e 's/^ .*Depends: (.*) but .*$/\1/p' \
+        -e 's/^E: Unable to locate package (.*)$/\1/p' \
+        -e "s/^E: Package '(.*)' has no installation candidate$/\1/p" \
+        -e "s/^(No matching package to install|No match for argument): '?([^']*)'?$/\2/p" \
+        -e 's/^.*nothing provides (.*) needed by .*$/\1/p' "$work/log" | sort -u | paste -sd ',' | sed 's/,/, /g'
+}
+
+# not_installed COMMAND STATUS: fails with the packages.
+not_installed() {
+    local names
+    names=$(lacking)
+    if [ -z "$names" ] && [ "$pkg_type" = deb ] && [ -f debian/control ]; then
+        # mk-build-deps lets apt take its package away again, without a word about the reason.
+        run apt-get --simulate build-dep ./ || names=$(lacking)
+    fi
+    [ -z "$names" ] || fail "$1 cannot install $names"
+    fail "$1 ended with status $2"
+}
+
 if [ -x install-deps.sh ]; then
-    ./install-deps.sh </dev/null || fail "install-deps.sh ended with status $?"
-elif [ "$1" = deb ]; then
+    run ./install-deps.sh || not_installed install-deps.sh "$?"
+elif [ "$pkg_type" = deb ]; then
     [ -f debian/control ] || fail "the commit has neither install-deps.sh nor debian/control"
-    if ! dpkg-checkbuilddeps; then
-        $sudo apt-get update
-        $sudo mk-build-deps --install --remove --tool 'apt-get -y --no-install-recommends' debian/control
+    # What is to be installed is no error yet.
+    if ! dpkg-checkbuilddeps >"$work/unmet" 2>&1; then
+        sed 's/^dpkg-checkbuilddeps: error: Unmet/to be installed:/' "$work/unmet"
+        run timeout "$limit" "${as_root[@]}" apt-get update || not_installed 'apt-get update' "$?"
+        run timeout "$limit" "${as_root[@]}" apt-get -y --no-install-recommends build-dep ./ ||
+            not_installed 'apt-get build-dep' "$?"
     fi
 elif [ -n "${BUILDPACKAGES_STAND_IN:-}" ]; then
     echo "$BUILDPACKAGES_STAND_IN: it has what most builds need, and no rpms to install"
 else
-    for spec in *.spec *.spec.in; do
-        [ -f "$spec" ] && $sudo dnf builddep -y "$spec"
+    shopt -s nullglob
+    specs=(*.spec *.spec.in)
+    [ ${#specs[@]} -gt 0 ] || fail "the commit has neither install-deps.sh nor a spec"
+    for spec in "${specs[@]}"; do
+        # rpm accepts no placeholder such as @VERSION@ as a version.
+        sed 's/@[A-Za-z_]*@/0/g' "$spec" >"$work/${spec%.in}"
+        run timeout "$limit" "${as_root[@]}" dnf builddep -y --spec "$work/${spec%.in}" ||
+            not_installed 'dnf builddep' "$?"
     done
 fi

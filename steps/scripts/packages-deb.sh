@@ -4,6 +4,7 @@
 # At its end out/deb/ holds what is published, and nothing else: the debs that the .changes lists, the
 # .dsc, and the files that the .dsc lists.
 . "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/network.sh"
 tarball=$1 version=$2 codename=$3 jobs=$4
 [ -f src/debian/control ] || fail "the commit has no debian/control, so it has no debs"
 [ -f src/debian/changelog ] || fail "the commit has no debian/changelog, which names the source package"

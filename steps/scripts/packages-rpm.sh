@@ -4,6 +4,7 @@
 # SPEC is the spec's name without .spec; if it is empty, the commit's only spec is taken. The options go
 # to rpmbuild, and to rpmspec as well, so that both see the same packages.
 . "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/network.sh"
 tarball=$1 rpm_version=$2 name=$3 jobs=$4
 shift 4
 options=("$@")
