@@ -75,7 +75,7 @@ def rpm_version(described: str) -> str:
 
 def published_version(target: Target, described: str) -> str:
     """Give what the `version` file says: dpkg's exact version, or a part of rpm's VERSION-RELEASE."""
-    return f"{described}-1" if target.pkg_type == "deb" else rpm_version(described)
+    return f"{described}-1{target.dist}" if target.pkg_type == "deb" else rpm_version(described)
 
 
 def parallel_jobs(cores: int, memory: int, memory_per_job: int) -> int:

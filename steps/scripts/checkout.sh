@@ -12,7 +12,7 @@ git_url=$1 sha1=$2 canonical_url=$3 tag_pattern=${4:-v*}
 mirror=${BUILDPACKAGES_MIRROR:-/var/lib/buildpackages/mirror.git}
 export GIT_ALLOW_PROTOCOL=https:http:git GIT_CONFIG_NOSYSTEM=1
 logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
+remove_at_end "$logs"
 
 # network LOG ARGUMENT...: runs git, and keeps what it says.
 network() {

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/network.sh"
 pkg_type=$1
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+remove_at_end "$work"
 cd src
 # Ceph's install-deps.sh also installs what `make check` needs if it runs on a terminal or FOR_MAKE_CHECK is
 # set. In its older versions any value means yes, and 0 is one.

@@ -10,7 +10,8 @@ tarball=$1 version=$2 codename=$3 jobs=$4
 [ -f src/debian/changelog ] || fail "the commit has no debian/changelog, which names the source package"
 source=$(dpkg-parsechangelog -l src/debian/changelog -S Source || true)
 [ -n "$source" ] || fail "debian/changelog does not name the source package"
-deb_version=$version-1
+# As make-debs.sh has it: the same release for two distributions is two versions, and none is older than Ceph's own.
+deb_version=$version-1$codename
 # The entry and the packages carry the commit's time, so that a second build makes the same bytes.
 SOURCE_DATE_EPOCH=$(git -C src log -1 --format=%ct)
 export SOURCE_DATE_EPOCH

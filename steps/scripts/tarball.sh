@@ -4,7 +4,7 @@
 . "$(dirname "$0")/network.sh"
 project=$1 version=$2
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+remove_at_end "$log"
 cd src
 # Tools that know it put the commit's time into what they make, so that a second build makes the same bytes.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)

@@ -95,7 +95,7 @@ def is_whole(directory: Path, sha1: str) -> bool:
     """Whether a package_key is there; if it is, it must be whole."""
     if not directory.exists():
         return False
-    assert (directory / "version").read_text().endswith(f"-g{sha1[:8]}-1\n")
+    assert (directory / "version").read_text().endswith(f"-g{sha1[:8]}-1bookworm\n")
     assert (directory / "sha1").read_text() == f"{sha1}\n"
     manifest = json.loads((directory / "manifest.json").read_text())
     assert len(manifest["files"]) >= 8

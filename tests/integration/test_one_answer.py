@@ -187,7 +187,7 @@ def test_fork_has_the_canonical_version(here: Installation, fork: tiny.Repositor
     succeeded(here, answer)
     commits = fork.git("rev-list", "--count", f"{fork.first}..{sha1}")
     served = requests.get(f"{answer['url']}version", timeout=30)
-    assert served.text == f"1.0-{commits}-g{sha1[:8]}-1\n"
+    assert served.text == f"1.0-{commits}-g{sha1[:8]}-1bookworm\n"
     link = here.packages / DEB / "ref/wip/x"
     assert os.readlink(link) == f"../../sha1/{sha1}", "a ref that only the fork has is linked, its slash kept"
     assert requests.get(f"{here.packages_url}{DEB}/ref/wip/x/sha1", timeout=30).text == f"{sha1}\n"

@@ -128,7 +128,7 @@ def test_a_job_asks_waits_and_installs(here: Here, lab: Lab) -> None:
     assert ended.tasks[-1] == "install"
     assert here.builds == before + 1
     version = here.version(sha1)
-    assert version.endswith(f"-g{sha1[:8]}-1")
+    assert version.endswith(f"-g{sha1[:8]}-1bookworm")
     installed = [line for line in lab.node.packages() if line.startswith("installed ")]
     assert {f"installed ceph:all {version}", f"installed ceph-common:all {version}"} <= set(installed)
     [told] = ended.summary["buildpackages"]

@@ -51,9 +51,9 @@ def test_rpms_install_with_dnf_and_run(here: Installation) -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        (f"{DEB}/sha1/{SHA1}/version", "19.2.0-3-g73e2fc59-1\n"),
+        (f"{DEB}/sha1/{SHA1}/version", "19.2.0-3-g73e2fc59-1bookworm\n"),
         (f"{DEB}/sha1/{SHA1}/sha1", f"{SHA1}\n"),
-        (f"{DEB}/ref/main/version", "19.2.0-3-g73e2fc59-1\n"),
+        (f"{DEB}/ref/main/version", "19.2.0-3-g73e2fc59-1bookworm\n"),
         (f"{RPM}/sha1/{SHA1}/version", "19.2.0-3.g73e2fc59\n"),
         (f"{RPM}/sha1/{SHA1}/sha1", f"{SHA1}\n"),
     ],

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.git_repositories import commit, git, new_repository
-from tests.package_repositories import DEB_NAMES, DEB_VERSION, make_metadata, run_script, write_manifest
+from tests.package_repositories import DEB_NAMES, make_metadata, run_script, write_manifest
 from tests.steps.test_scripts import sentence, tool, values
 
 VERSION = "19.2.0-3-g73e2fc59"
+DEB_VERSION = "19.2.0-3-g73e2fc59-1jammy"
 DSC = f"ceph_{DEB_VERSION}.dsc"
 CONTROL = """\
 Source: ceph
@@ -50,6 +51,7 @@ def sources(
     control: str = CONTROL,
     rules: str = RULES,
     changed: str = "1.0-1",
+    top: str = f"ceph-{VERSION}",
 ) -> str:
     """Commit sources with debian/ and put their tarball beside, as the steps before do; return the tarball's name.
 
@@ -64,13 +66,10 @@ def sources(
         files["debian/source/format"] = source_format + "\n"
     src = new_repository(directory / "src")
     commit(src, "first", files)
-    top = directory / f"ceph-{VERSION}"
-    top.mkdir()
-    (top / "README").write_text("x\n")
-    tarball = f"ceph-{VERSION}.tar.{compression}"
-    subprocess.run(
-        ["tar", f"-c{COMPRESSION[compression]}f", src / tarball, "-C", directory, top.name], check=True
-    )
+    (directory / top).mkdir()
+    (directory / top / "README").write_text("x\n")
+    tarball = f"{top}.tar.{compression}"
+    subprocess.run(["tar", f"-c{COMPRESSION[compression]}f", src / tarball, "-C", directory, top], check=True)
     return tarball
 
 
@@ -234,6 +233,15 @@ def test_every_deb_is_of_the_source_package_that_was_built(field: str, said: str
     assert sentence(build(tmp_path, sources(tmp_path, rules=rules))) == (
         f"ceph-common_{DEB_VERSION}_amd64.deb is of the source package {said}, not of ceph {DEB_VERSION}"
     )
+
+
+def test_a_release_is_not_older_than_cephs_own(tmp_path: Path) -> None:
+    """A build of a release's commit is to dpkg what Ceph's own packages are, 20.2.0-1jammy: apt takes it for no older one."""
+    tarball = sources(tmp_path, top="ceph-20.2.0")
+    values(run_script(tmp_path, "packages-deb", tarball, "20.2.0", "jammy", "1"))
+    [deb] = (tmp_path / "out/deb").glob("ceph-common_*.deb")
+    field = subprocess.run(["dpkg-deb", "-f", deb, "Version"], check=True, capture_output=True, text=True)
+    subprocess.run(["dpkg", "--compare-versions", field.stdout.strip(), "ge", "20.2.0-1jammy"], check=True)
 
 
 # What is known before anything is compiled

@@ -392,7 +392,7 @@ class TestUpload(StepCase):
     }
     COMMAND = (
         "python3", "scripts/upload.py", "http://127.0.0.1:8011/", DEB, "out/deb=pool/main/c/ceph",
-        "--version", "19.2.0-3-g73e2fc59-1", "--packages", "ceph,ceph-common",
+        "--version", "19.2.0-3-g73e2fc59-1jammy", "--packages", "ceph,ceph-common",
     )  # fmt: skip
 
     async def test_the_token_is_in_the_environment_only(self) -> None:
@@ -427,7 +427,7 @@ class TestPublish(StepCase):
     """The step that publishes, or cleans up."""
 
     RECORD: ClassVar[dict[str, Any]] = {
-        "version": "19.2.0-3-g73e2fc59-1",
+        "version": "19.2.0-3-g73e2fc59-1jammy",
         "git_url": FORK,
         "ref": "",
         "buildset_id": 7,
