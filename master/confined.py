@@ -28,8 +28,12 @@ _MEMORY = 4 * 1024**3
 _FILE = 256 * 1024**2
 """Bytes of one file that a program writes: filelists.xml.gz of Ceph has about one MiB."""
 
-_ALONE = ("--net", "--ipc", "--pid", "--fork", "--kill-child=KILL")
+_ALONE = ("--net", "--ipc", "--pid", "--fork")
 """No network, and a process namespace: nothing that the program started outlives it."""
+
+_WITH_PARENT = ("--pdeathsig", "KILL")
+"""A master that is killed takes `unshare` along, and that the program: the next master wipes what they wrote.
+Twice, since the kernel forgets it when the program becomes nobody."""
 
 _ELSEWHERE = 'mount --bind "$1" /mnt && cd /mnt && shift && exec "$@"'
 """Shows one directory at /mnt: nobody may not search the way to staging, and apt-ftparchive looks it up."""
@@ -68,8 +72,8 @@ class Confined:
         else:
             there, user = ["env", f"--chdir={directory}"], []
         wrapped = [
-            *self._namespaces, *there, "setpriv", *user, "--inh-caps=-all", "--no-new-privs",
-            "prlimit", *limits, *command,
+            "setpriv", *_WITH_PARENT, "--", *self._namespaces, *there,
+            "setpriv", *user, "--inh-caps=-all", "--no-new-privs", *_WITH_PARENT, "prlimit", *limits, *command,
         ]  # fmt: skip
         base = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
         finished = await run(self._reactor, wrapped, base | environment, _SECONDS)

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from master import confined
 from master.confined import Confined, give
+from tests.patience import until
 from tests.reactor import finish
 
 
@@ -108,8 +110,32 @@ def test_it_has_limits(
 def test_nothing_outlives_it(tmp_path: Path) -> None:
     """What a program left in the background, in a session of its own, is gone once it has ended."""
     run(tmp_path, "sh", "-c", "setsid sleep 98765 >/dev/null 2>&1 & sleep 0.1")
+    assert not running("sleep 98765")
+
+
+STARTS = """\
+import sys
+from pathlib import Path
+from master.confined import Confined
+from tests.reactor import finish
+finish(lambda reactor: Confined(reactor).run(Path(sys.argv[1]), ["sh", "-c", "echo >started; exec sleep 98764"]))
+"""
+
+
+def test_it_dies_with_the_master(tmp_path: Path) -> None:
+    """A master that is killed leaves no program behind that would go on writing to staging."""
+    give(tmp_path)
+    master = subprocess.Popen([sys.executable, "-c", STARTS, str(tmp_path)], cwd=Path(__file__).parents[2])
+    until((tmp_path / "started").exists, "the program runs", 60)
+    master.kill()
+    master.wait()
+    until(lambda: not running("sleep 98764"), "the program is gone", 20)
+
+
+def running(command: str) -> bool:
+    """Whether a program with these arguments runs on this machine."""
     listed = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
-    assert "sleep 98765" not in listed.splitlines()
+    return command in listed.splitlines()
 
 
 def test_a_failure_names_the_program_and_its_last_line(tmp_path: Path) -> None:
