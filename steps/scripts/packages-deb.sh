@@ -56,7 +56,8 @@ damaged=$(printf '%s\0' "${debs[@]}" | xargs -0 -P "$jobs" -I{} bash -c 'dpkg-de
 [ -z "$damaged" ] || fail "${damaged//$'\n'/, } is corrupt or truncated"
 
 # Every deb is of this source package. A deb may have a version of its own (dh_gencontrol -- -v), not all of them.
-declare -A version_of=()
+# A .udeb is for installers: built, but in no repository.
+declare -A version_of=() for_installers=()
 published=()
 for deb in "${debs[@]}"; do
     # shellcheck disable=SC2016
@@ -64,21 +65,26 @@ for deb in "${debs[@]}"; do
         '${Package} ${Version} ${source:Package} ${source:Version}\n' "$deb")
     [ "$from $from_version" = "$source $deb_version" ] ||
         fail "$deb is of the source package $from $from_version, not of $source $deb_version"
-    version_of[$package]=$own
-    [[ $deb == *.udeb ]] || published+=("$deb")
+    if [[ $deb == *.udeb ]]; then
+        for_installers[$package]=yes
+    else
+        version_of[$package]=$own
+        published+=("$deb")
+    fi
 done
-missing=() expected=() others=() carried=
+missing=() expected=() versions=() carried=
 for package in $listed; do
+    [ -z "${for_installers[$package]:-}" ] || continue
     own=${version_of[$package]:-}
     if [ -z "$own" ]; then
         missing+=("$package")
-    elif [[ " ${published[*]}" == *" ${package}_"* ]]; then
-        expected+=("$package")
-        [ "$own" != "$deb_version" ] || carried=yes
-        others+=("$package $own")
+        continue
     fi
+    expected+=("$package")
+    versions+=("$package $own")
+    [ "$own" != "$deb_version" ] || carried=yes
 done
 [ ${#missing[@]} = 0 ] || fail "debian/control names ${missing[*]}, but the build made no such deb"
-[ -n "$carried" ] || fail "no package is of version $deb_version: $(IFS=,; echo "${others[*]}")"
+[ -n "$carried" ] || fail "no package is of version $deb_version: $(IFS=,; echo "${versions[*]}")"
 mv -t ../deb "${published[@]}" "${dscs[0]}" "${sources[@]}"
 value packages "$(IFS=,; echo "${expected[*]}")"
