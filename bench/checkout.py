@@ -140,7 +140,7 @@ def _served(source: Path) -> Iterator[CountingProxy]:
 def _ours(directory: Path, proxy: CountingProxy, url: str, sha1: str) -> Clone:
     directory.mkdir()
     (directory / "scripts").symlink_to(CHECKOUT / "steps/scripts")
-    return _measure(directory, proxy, [commands.checkout(url, sha1, url)])
+    return _measure(directory, proxy, [commands.checkout(url, sha1, url, "v*")])
 
 
 def _full(directory: Path, proxy: CountingProxy, url: str, sha1: str) -> Clone:

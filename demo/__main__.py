@@ -90,7 +90,8 @@ def write_settings(chosen: Input) -> None:
     www, packages = chosen.first_port, chosen.first_port + 1
     text = yaml.safe_dump(
         {
-            "git": {"url": f"{url}ceph.git", "canonical_url": f"{url}ceph.git", "allowed": [url]},
+            "git": {"allowed": [url]},
+            "projects": {"ceph": {"git_url": f"{url}ceph.git", "canonical_url": f"{url}ceph.git"}},
             "targets": list(chosen.targets),
             "www": {"port": www, "url": f"http://127.0.0.1:{www}/"},
             "packages": {

@@ -23,17 +23,29 @@ if TYPE_CHECKING:
 
 def builders(settings: Settings) -> list[BuilderConfig]:
     """Give `c["builders"]`."""
-    steps = factory(settings)
     packages = [
-        _builder(settings, target.name, target, steps, "packages") for target in settings.selected_targets
+        _builder(settings, target.name, target, factory(settings, target), "packages")
+        for target in settings.selected_targets
     ]
-    prepares, tests = image_factory(settings), image_test_factory(settings)
     images = [
         builder
         for target in image_targets(settings)
         for builder in (
-            _builder(settings, image_builder(target), target, prepares, "image", only_image="base"),
-            _builder(settings, image_test_builder(target), target, tests, "test of an image"),
+            _builder(
+                settings,
+                image_builder(target),
+                target,
+                image_factory(settings, target),
+                "image",
+                only_image="base",
+            ),
+            _builder(
+                settings,
+                image_test_builder(target),
+                target,
+                image_test_factory(settings, target),
+                "test of an image",
+            ),
         )
     ]
     return [*packages, *images]
@@ -46,6 +58,7 @@ def _builder(
     if what != "packages":
         tags.append("image")
         properties["target"] = target.name
+    untested = f". Untested: {target.untested}" if target.untested else ""
     return BuilderConfig(
         name=name,
         workernames=worker_names(settings),
@@ -56,7 +69,7 @@ def _builder(
         tags=tags,
         description=(
             f"{target.project.capitalize()} {what} for {target.distribution.title},"
-            f" {target.arch}, flavor {target.flavor}"
+            f" {target.arch}, flavor {target.flavor}{untested}"
         ),
     )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from buildbot.process.factory import BuildFactory
 
-from steps.build import BuildPackages, SourceTarball
+from steps.build import BuildDependencies, BuildPackages, SourceTarball
 from steps.image import (
     AddMirror,
     AskForTest,
@@ -16,7 +16,7 @@ from steps.image import (
     Snapshot,
     SwitchImage,
 )
-from steps.prepare import AlreadyPublished, BuildDependencies, Checkout, Machine, Version
+from steps.prepare import AlreadyPublished, Checkout, Machine, Version
 from steps.publish import Publish, UploadPackages
 from workers.latent import OneBuild
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from buildbot.process.buildstep import BuildStep
 
     from master.settings import Settings
+    from model.targets import Target
 
 
-def factory(settings: Settings) -> BuildFactory:
-    """Give the steps of a build; which scripts they run depends on the target's pkg_type."""
-    canonical = settings.git.canonical_url
+def factory(settings: Settings, target: Target) -> BuildFactory:
+    """Return the steps of a target's builds."""
     limits: dict[str, Any] = {
         **_limits(settings),
         "doStepIf": _not_published,
@@ -38,27 +38,22 @@ def factory(settings: Settings) -> BuildFactory:
     }
     steps: list[BuildStep] = [
         AlreadyPublished(hideStepIf=lambda _, step: _not_published(step)),
-        Machine(memory_per_job=settings.build.memory_per_job, **limits),
-        Checkout(canonical, **limits),
-        Version(canonical, **limits),
-        BuildDependencies(**limits),
-        SourceTarball(**limits),
-        BuildPackages(**limits),
+        *_to_packages(settings, target, limits),
         UploadPackages(settings.packages.internal_url, **limits),
         Publish(),
     ]
     return _made(steps)
 
 
-def image_factory(settings: Settings) -> BuildFactory:
-    """Give the steps that prepare an image: dependencies as a build has them, then a snapshot."""
-    limits = _limits(settings)
+def image_factory(settings: Settings, target: Target) -> BuildFactory:
+    """Return the steps that prepare an image: dependencies as a build has them, then a snapshot."""
+    limits, project = _limits(settings), settings.projects[target.project]
     return _made(
         [
             NewestCommit(),
             Machine(memory_per_job=settings.build.memory_per_job, **limits),
-            Checkout(settings.git.canonical_url, **limits),
-            BuildDependencies(**limits),
+            Checkout(project.canonical_url, project.tags, **limits),
+            BuildDependencies(recipe=settings.recipes.of(target), **limits),
             AddMirror(**limits),
             CleanMachine(**limits),
             Snapshot(),
@@ -67,21 +62,30 @@ def image_factory(settings: Settings) -> BuildFactory:
     )
 
 
-def image_test_factory(settings: Settings) -> BuildFactory:
-    """Give the steps that test an image: those of a build, but nothing is published."""
-    canonical, limits = settings.git.canonical_url, _limits(settings)
+def image_test_factory(settings: Settings, target: Target) -> BuildFactory:
+    """Return the steps that test an image: those of a build, but nothing is published."""
+    limits = _limits(settings)
     return _made(
         [
             CommitUnderTest(),
-            Machine(memory_per_job=settings.build.memory_per_job, **limits),
-            Checkout(canonical, **limits),
-            Version(canonical, **limits),
-            BuildDependencies(**limits),
-            SourceTarball(**limits),
-            BuildPackages(**limits),
+            *_to_packages(settings, target, limits),
             SwitchImage(),
         ]
     )
+
+
+def _to_packages(settings: Settings, target: Target, limits: dict[str, Any]) -> list[BuildStep]:
+    """Return the steps from a machine to packages, the same for a build and for the test of an image."""
+    project, recipe = settings.projects[target.project], settings.recipes.of(target)
+    canonical = project.canonical_url, project.tags
+    return [
+        Machine(memory_per_job=settings.build.memory_per_job, **limits),
+        Checkout(*canonical, **limits),
+        Version(*canonical, **limits),
+        BuildDependencies(recipe=recipe, **limits),
+        SourceTarball(recipe=recipe, **limits),
+        BuildPackages(spec=project.spec, recipe=recipe, **limits),
+    ]
 
 
 def _limits(settings: Settings) -> dict[str, Any]:

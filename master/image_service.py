@@ -18,12 +18,12 @@ from workers.image_plan import ONLY_CLOUD, ONLY_IMAGE
 from workers.images import Images, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from twisted.python.failure import Failure
 
-    from master.settings import Git
+    from master.project_settings import Project
     from model.package_key import PackageKey
     from model.targets import Target
     from workers.openstack import OpenStackProvider
@@ -44,7 +44,8 @@ class ImageService(BuildbotService):
         self,
         *,
         provider: OpenStackProvider,
-        git: Git,
+        projects: Mapping[str, Project],
+        git_timeout: float,
         prepared: PreparedImages,
         targets: Sequence[Target],
         state: Path,
@@ -52,10 +53,11 @@ class ImageService(BuildbotService):
         """Take the provider and the settings."""
         await super().reconfigService()
         assert self.master is not None
-        self._git, self._prepared, self._targets = git, prepared, tuple(targets)
+        self._projects, self._git_timeout = projects, git_timeout
+        self._prepared, self._targets = prepared, tuple(targets)
         if not hasattr(self, "_images"):
             self._provider = provider
-            self._digests = DependencyDigests(self.master.reactor, state / "digests", git.timeout)
+            self._digests = DependencyDigests(self.master.reactor, state / "digests", git_timeout)
             self._images = Images(provider, self._digests.of, self.master.reactor)
             self._base_image = provider.choose_image
 
@@ -86,10 +88,9 @@ class ImageService(BuildbotService):
 
     async def newest(self, target: Target, request_id: int) -> tuple[str, str, str, str]:
         """Give git URL, ref and sha1 to prepare for, and their digest; an earlier try leaves nothing behind."""
-        del target
         assert self.master is not None
-        url, branch = self._git.url, self._prepared.branch
-        sha1 = await resolve(self.master.reactor, url, branch, self._git.timeout)
+        url, branch = self._projects[target.project].git_url, self._prepared.branch
+        sha1 = await resolve(self.master.reactor, url, branch, self._git_timeout)
         digest = await self._digests.of(url, sha1)
         await self._images.tidy(self._is_open, request_id)
         return url, branch, sha1, digest
@@ -104,16 +105,16 @@ class ImageService(BuildbotService):
     async def ask_for_test(self, cloud: str, image_id: str, name: str, key: PackageKey, ref: str) -> int:
         """Have an image tested by one build; give the buildrequest."""
         assert self.master is not None
-        properties = Properties()
+        properties, git_url = Properties(), self._projects[key.target.project].git_url
         for field, value in (
-            ("target", key.target.name), ("sha1", key.sha1), ("git_url", self._git.url), ("ref", ref),
+            ("target", key.target.name), ("sha1", key.sha1), ("git_url", git_url), ("ref", ref),
             ("owner", NIGHTLY), (ONLY_CLOUD, cloud), (ONLY_IMAGE, image_id), ("image_name", name),
             ("reason", f"{name} was made"),
         ):  # fmt: skip
             properties.setProperty(field, value, self.name)
         scheduler = self.master.scheduler_manager.namedServices[image_test_builder(key.target)]
         source = {
-            "codebase": "", "repository": self._git.url, "branch": ref, "revision": key.sha1,
+            "codebase": "", "repository": git_url, "branch": ref, "revision": key.sha1,
             "project": key.target.project,
         }  # fmt: skip
         ids, done = scheduler.trigger(False, sourcestamps=[source], set_props=properties)

@@ -165,7 +165,8 @@ def image_services(settings: Settings) -> list[BuildbotService]:
     return [
         ImageService(
             provider=provider(settings),
-            git=settings.git,
+            projects=settings.projects,
+            git_timeout=settings.git.timeout,
             prepared=openstack.prepared_images,
             targets=tuple(targets),
             state=settings.state,

@@ -26,12 +26,14 @@ from master.package_tree import Answer, PackageTree
 from master.published_index import PublishedIndex
 from master.publisher import PublishedTree
 from master.shaman import Shaman
+from model.recipes import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from master.shaman_forms import BuildState
     from master.uploads import Uploads
+    from model.recipes import Recipes
 
     Meet = Callable[[str], Coroutine[Any, Any, str | None]]
     Builds = Callable[[Any, Sequence[str]], Coroutine[Any, Any, Sequence[BuildState]]]
@@ -119,12 +121,14 @@ class PackageServer(BuildbotService):
         wheels: str = "",
         url: str = "",
         builds: Builds | None = None,
+        recipes: Recipes = BUILT_IN,
     ) -> None:
         """Serve `tree`; listen anew only if the port is another. The first `uploads` stay.
 
         `meet` tells a machine that was made ahead, by its token, which worker it is. `wheels` is the
         directory that machines find below `/wheels/`. `url` is where everybody else finds all this, and
-        `builds` asks the master given how builds of package_keys are doing: both are for shaman's view.
+        `builds` asks the master given how builds of package_keys are doing. These two and `recipes`, what
+        can be built, are for shaman's view.
         """
         await super().reconfigService()
         assert self.master is not None
@@ -132,7 +136,7 @@ class PackageServer(BuildbotService):
             self._site = _Site(self.master.reactor, uploads)
         self._site.tree = PackageTree(tree, title, {"wheels": wheels} if wheels else None)
         self._site.meet = meet or _nobody
-        self._site.shaman = _shaman(tree, url)
+        self._site.shaman = _shaman(tree, url, recipes)
         self._site.builds = partial(builds, self.master) if builds else _none
         if port != self._endpoint:
             listening = await serverFromString(self.master.reactor, port).listen(self._site)
@@ -158,10 +162,10 @@ class PackageServer(BuildbotService):
             await listening.stopListening()
 
 
-def _shaman(tree: str, url: str) -> Shaman:
+def _shaman(tree: str, url: str, recipes: Recipes) -> Shaman:
     # What is published and complete is said in one place only, which looks but does not write here.
     published = PublishedTree(Path(tree), Path(tree))
-    return Shaman(PublishedIndex(tree, published.record), url)
+    return Shaman(PublishedIndex(tree, published.record), url, recipes)
 
 
 async def _nobody(_: str) -> str | None:

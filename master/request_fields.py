@@ -10,7 +10,7 @@ from model.git_names import GitUrlPolicy, check_ref, split_ref
 from model.package_key import check_sha1
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from model.targets import Target
 
@@ -59,9 +59,13 @@ def parse(
     targets: Mapping[str, Target],
     builder_name: Callable[[int], str | None],
     policy: GitUrlPolicy,
-    default_git_url: str,
+    git_urls: Mapping[str, str],
 ) -> Wanted:
-    """Read a request's parameters; Refused names every field that is wrong."""
+    """Read a request's parameters; Refused names every field that is wrong.
+
+    `git_urls` has each project's URL, which is taken if the request names none; such a request is for
+    one project.
+    """
     sentences: dict[str, str] = {}
     texts: dict[str, str] = {}
     for field, value in params.items():
@@ -87,7 +91,7 @@ def parse(
     sha1 = check("sha1", check_sha1)
     ref_kind, texts["ref"] = split_ref(texts.get("ref", ""))
     ref = check("ref", check_ref)
-    git_url = check("git_url", policy.check, default_git_url)
+    git_url = check("git_url", policy.check) or _git_url(chosen, git_urls, sentences)
     reason = check("reason", check_text)
     job = check(JOB, check_text)
     sizes = {name: _size(params[name], name, sentences) for name in SIZES if params.get(name) is not None}
@@ -98,6 +102,17 @@ def parse(
     if sentences:
         raise Refused(sentences)
     return Wanted(chosen, sha1, ref, git_url, reason, job, sizes, ref_kind)
+
+
+def _git_url(chosen: Sequence[Target], git_urls: Mapping[str, str], sentences: dict[str, str]) -> str:
+    """Return the URL of the targets' project, where the request names none."""
+    projects = dict.fromkeys(target.project for target in chosen)
+    if len(projects) > 1:
+        sentences.setdefault(
+            "git_url", f"name one, or ask for one project at a time, not for {', '.join(projects)}"
+        )
+        return ""
+    return "".join(git_urls[project] for project in projects)
 
 
 def _targets(

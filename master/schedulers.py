@@ -36,24 +36,26 @@ PASSING = -32000
 class PackagesScheduler(ForceScheduler):
     """Makes sure that packages are there: the same answer from the web form, REST and a rebuild."""
 
-    compare_attrs = ("git",)
+    compare_attrs = ("git", "git_urls")
 
-    def checkConfig(self, *, git: Git, **kwargs: Any) -> None:  # type: ignore[override]
-        """Take the git settings besides what a ForceScheduler takes."""
+    def checkConfig(self, *, git: Git, git_urls: dict[str, str], **kwargs: Any) -> None:  # type: ignore[override]
+        """Take the git settings and each project's URL besides what a ForceScheduler takes."""
         super().checkConfig(**kwargs)
-        self.git = git
+        self.git, self.git_urls = git, git_urls
 
     @async_to_deferred
-    async def reconfigService(self, *, git: Git, **kwargs: Any) -> None:  # type: ignore[override]
+    async def reconfigService(  # type: ignore[override]
+        self, *, git: Git, git_urls: dict[str, str], **kwargs: Any
+    ) -> None:
         """Take the settings, and show only fields that mean something here."""
         await super().reconfigService(**kwargs)
-        self.git = git
+        self.git, self.git_urls = git, git_urls
         self._policy = GitUrlPolicy(git.allowed)
         self._targets = {name: Target.from_name(name) for name in kwargs["builderNames"]}
         fields = [
             StringParameter("ref", label="Branch or tag (or give a sha1)", size=50),
             StringParameter("sha1", label="Full sha1 (or give a branch or tag)", size=50),
-            StringParameter("git_url", label="Repository", default=git.url, size=80),
+            StringParameter("git_url", **_repository(git_urls), size=80),
             StringParameter("reason", label="Reason (optional)", size=50),
         ]
         self.all_fields = fields
@@ -85,7 +87,7 @@ class PackagesScheduler(ForceScheduler):
         builder_id = params.get("builderid")
         name = await self._builder_name(builder_id)
         try:
-            wanted = parse(params, self._targets, lambda _: name, self._policy, self.git.url)
+            wanted = parse(params, self._targets, lambda _: name, self._policy, self.git_urls)
             sha1, ref_is_ours = await self._resolve(wanted)
         except Refused as refused:
             if refused.passing:
@@ -95,9 +97,8 @@ class PackagesScheduler(ForceScheduler):
         for target in wanted.targets:
             key = PackageKey(target, sha1)
             if ref_is_ours:
-                await self._publisher.resolved(
-                    key, wanted.ref, wanted.git_url, default=wanted.git_url == self.git.url
-                )
+                default = wanted.git_url == self.git_urls[target.project]
+                await self._publisher.resolved(key, wanted.ref, wanted.git_url, default=default)
             ask = Ask(key, wanted.git_url, wanted.ref, owner, wanted.reason, wanted.job, wanted.sizes)
             answers.append(await self._ensure.ensure(ask))
         if builder_id is not None and answers[0].buildset_id is None:
@@ -118,25 +119,26 @@ class PackagesScheduler(ForceScheduler):
     async def _resolve(self, wanted: Wanted) -> tuple[str, bool]:
         """Give the commit, and whether the ref's link may follow it.
 
-        A fork's `main` must not take the link of the default repository's `main`.
+        A fork's `main` must not take the link of the `main` of the project's own repository.
         """
         if not wanted.ref:
             return wanted.sha1, False
         assert self.master is not None
-        urls = dict.fromkeys((wanted.git_url, self.git.url))
+        own = (self.git_urls[target.project] for target in wanted.targets)
+        urls = dict.fromkeys((wanted.git_url, *own))
         asked = [
             Deferred.fromCoroutine(
                 resolve(self.master.reactor, url, wanted.ref, self.git.timeout, wanted.ref_kind)
             )
             for url in urls
         ]
-        if len(asked) == 2:
-            asked[1].addErrback(lambda failure: failure.value)
+        for other in asked[1:]:
+            other.addErrback(lambda failure: failure.value)
         try:
             sha1, *ours = await gatherResults(asked, consumeErrors=True)
         except FirstError as error:
             raise _refusal(error.subFailure.value) from None
-        return str(sha1), not ours or ours[0] == sha1 or isinstance(ours[0], RefUnknown)
+        return str(sha1), all(found == sha1 or isinstance(found, RefUnknown) for found in ours)
 
     async def _add_buildset(self, ask: Ask, properties: Properties) -> tuple[int, dict[int, int]]:
         asked = f"{ask.owner} asked for it"
@@ -180,6 +182,13 @@ class PackagesScheduler(ForceScheduler):
         return answer.buildset_id, answer.buildrequest_ids
 
 
+def _repository(git_urls: dict[str, str]) -> dict[str, str]:
+    """Return label and default of the form's field git_url: with several projects, the target decides."""
+    if len(git_urls) == 1:
+        return {"label": "Repository", "default": "".join(git_urls.values())}
+    return {"label": "Repository (the project's own, if empty)", "default": ""}
+
+
 def _refusal(error: BaseException | None) -> BaseException:
     """Put what went wrong with a ref beside its field."""
     if isinstance(error, RefUnknown):
@@ -198,6 +207,7 @@ def schedulers(settings: Settings) -> list[Any]:
             buttonName="Ask for packages",
             label="Ask for packages of a commit",
             git=settings.git,
+            git_urls={name: project.git_url for name, project in settings.projects.items()},
         ),
         *image_schedulers(settings),
     ]

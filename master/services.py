@@ -44,6 +44,7 @@ def services(settings: Settings) -> list[BuildbotService]:
             wheels=str(packages.wheels),
             url=packages.url,
             builds=builds,
+            recipes=settings.recipes,
         ),
         *image_services(settings),
     ]

@@ -9,17 +9,19 @@ import argparse
 import os
 import re
 import sys
-from dataclasses import field, replace
+from dataclasses import asdict, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
 
-from model.git_names import GitUrlPolicy, check_url_form
-from model.targets import Target, select
+from master.project_settings import FlavorSettings, Project, ProjectName, ceph
+from model.git_names import GitUrlPolicy
+from model.recipes import CEPH, Recipes
+from model.targets import Target, recipe_lines, select
 from workers.openstack_settings import OpenStackSettings
 
 ENVIRONMENT_VARIABLE = "BUILDPACKAGES_SETTINGS"
@@ -40,14 +42,18 @@ def _http_url(text: str) -> str:
     return match[1] + re.sub("/+", "/", f"{match[2]}/")
 
 
-def _git_url(text: str) -> str:
-    check_url_form(text, "it")
-    return text
-
-
-def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    select(patterns)
+def _patterns(patterns: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    if "projects" in info.data and "flavors" in info.data:  # else they are wrong, and their sentences say it
+        select(patterns, _recipes(info.data["projects"], info.data["flavors"]))
     return patterns
+
+
+def _recipes(projects: dict[str, Project], flavors: FlavorSettings) -> Recipes:
+    plain = {name: asdict(project) for name, project in projects.items()}
+    return Recipes.from_settings(
+        plain,
+        {flavor: {row: asdict(recipe) for row, recipe in rows.items()} for flavor, rows in flavors.items()},
+    )
 
 
 def _allowed(prefixes: tuple[str, ...]) -> tuple[str, ...]:
@@ -55,7 +61,6 @@ def _allowed(prefixes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-GitUrl = Annotated[str, AfterValidator(_git_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
@@ -129,8 +134,6 @@ class Workers:
 class Git:
     """Which repositories may be asked for, and how long asking one may take."""
 
-    url: GitUrl
-    canonical_url: GitUrl
     allowed: Annotated[tuple[str, ...], AfterValidator(_allowed)]
     timeout: Annotated[float, Field(gt=0, le=300)] = 20
 
@@ -151,6 +154,9 @@ class Settings:
     """Everything an operator can set; every path is absolute once read."""
 
     git: Git
+    projects: Annotated[dict[ProjectName, Project], Field(min_length=1)] = field(default_factory=ceph)
+    flavors: FlavorSettings = field(default_factory=dict)
+    """Of the project ceph; other projects have theirs below `projects`."""
     targets: Annotated[tuple[str, ...], AfterValidator(_patterns), Field(min_length=1)]
     title: Annotated[str, Field(min_length=1, max_length=18)] = "Ceph packages"
     www: Www = field(default_factory=Www)
@@ -167,7 +173,12 @@ class Settings:
     @property
     def selected_targets(self) -> tuple[Target, ...]:
         """The targets that are on, in the order of the matrix."""
-        return select(self.targets)
+        return select(self.targets, self.recipes)
+
+    @property
+    def recipes(self) -> Recipes:
+        """What each flavor of each project gives to the build scripts."""
+        return _recipes(self.projects, self.flavors)
 
     @classmethod
     def from_file(cls, path: Path) -> Settings:
@@ -192,10 +203,16 @@ class Settings:
     def contradictions(self) -> list[str]:
         """Say, a sentence each, which settings don't go together."""
         problems = []
-        try:
-            GitUrlPolicy(self.git.allowed).check(self.git.url)
-        except ValueError as error:
-            problems.append(f"git.url: {error}")
+        for name, project in self.projects.items():
+            try:
+                GitUrlPolicy(self.git.allowed).check(project.git_url)
+            except ValueError as error:
+                problems.append(f"projects.{name}.git_url: {error}")
+            if name == CEPH and project.flavors:
+                problems.append(f"projects.{name}.flavors: Ceph's flavors are set by `flavors` at the top")
+        if self.flavors and CEPH not in self.projects:
+            problems.append("flavors: these are of the project ceph, which `projects` does not name")
+        problems += self._doubly_set()
         if self.workers.openstack is not None:
             problems += self.workers.openstack.contradictions(self.selected_targets)
         elif not self.contributors_trusted:
@@ -228,11 +245,43 @@ class Settings:
             problems.append(f"www.port, packages.port, workers.port: {ports} must differ")
         return problems
 
+    def _doubly_set(self) -> list[str]:
+        """Say which variables of machines a recipe sets as well: the recipe's would win, unseen."""
+        openstack = self.workers.openstack
+        environments = (
+            {"workers.local.environment": self.workers.local.environment}
+            if openstack is None
+            else {
+                f"workers.openstack.clouds.{number}.environment": cloud.environment
+                for number, cloud in enumerate(openstack.clouds)
+            }
+        )
+        problems, recipes = [], self.recipes
+        for where, environment in environments.items():
+            for name in environment:
+                targets = [
+                    target.name
+                    for target in self.selected_targets
+                    if name in recipes.of(target).variables(target.pkg_type)
+                ]
+                if targets:
+                    problems.append(
+                        f"{where}: {name} is part of the recipe of {targets[0]}, which wins; set it in `flavors`"
+                    )
+        return problems
+
 
 def default_path() -> Path:
     """Give the settings file in force: the environment's, else the one beside master.cfg."""
     beside = Path(__file__).resolve().parent.parent / "settings.yaml"
     return Path(os.environ.get(ENVIRONMENT_VARIABLE) or beside)
+
+
+_MOVED = {
+    "git.url": "is now projects.ceph.git_url",
+    "git.canonical_url": "is now projects.ceph.canonical_url",
+}
+"""Where keys of older settings files have gone."""
 
 
 def _is_loopback(host: str) -> bool:
@@ -246,6 +295,8 @@ def _sentence(problem: object) -> str:
     assert isinstance(problem, dict)
     where = ".".join(str(part) for part in problem["loc"]) or "the file"
     kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
+    if where in _MOVED:
+        return f"{where}: {_MOVED[where]}"
     if kind == "unexpected_keyword_argument":
         return f"{where}: unknown key"
     if kind in ("missing", "missing_argument"):
@@ -287,7 +338,7 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
 
 
 def main() -> int:
-    """Check the settings file, and print the settings in force."""
+    """Check the settings file; print the settings in force and, as comments, the recipe of each target that is on."""
     parser = argparse.ArgumentParser(prog="python -m master.settings", description=main.__doc__)
     parser.add_argument("file", nargs="?", type=Path, default=default_path())
     try:
@@ -297,6 +348,9 @@ def main() -> int:
         return 1
     dumped = TypeAdapter(Settings).dump_python(settings, mode="json")
     print(yaml.safe_dump(dumped, sort_keys=False), end="")
+    for target in settings.selected_targets:
+        head, *lines = recipe_lines(target, settings.recipes)
+        print("", head, *(f"#   {line.removeprefix('# ')}" for line in lines), sep="\n")
     return 0
 
 

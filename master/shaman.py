@@ -21,6 +21,7 @@ from master import shaman_forms as forms
 from master.shaman_forms import LATEST, READY, BuildState, Distro
 from model import layout
 from model.package_key import PackageKey
+from model.recipes import BUILT_IN
 from model.targets import Target, matrix
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from master.package_tree import Answer
     from master.published_index import Published, PublishedIndex
+    from model.recipes import Recipes
 
 MOST_ROWS = 1000
 """An answer has the newest so many: nobody shall have the master write ten thousand at a time."""
@@ -47,20 +49,18 @@ def is_asked(path: bytes) -> bool:
 class Shaman:
     """Answers as shaman does, of what is published; of builds, also what it is told."""
 
-    def __init__(self, index: PublishedIndex, url: str) -> None:
-        """Take what knows the tree, and the URL that the tree is served at."""
+    def __init__(self, index: PublishedIndex, url: str, recipes: Recipes = BUILT_IN) -> None:
+        """Take what knows the tree, the URL that it is served at, and what can be built."""
         self._index = index
         self._url = url
+        self._targets = matrix(recipes)
 
     def keys(self, uri: bytes) -> list[str]:
         """Give the package_keys of whose builds the answer to a request tells; touches no disk."""
         names, _ = forms.split(uri)
         if names[:2] != ["api", "builds"] or len(names) < 5 or not forms.is_sha1(names[-1]):
             return []
-        try:
-            return [str(PackageKey(target, names[-1])) for target in matrix([names[2]])]
-        except ValueError:
-            return []
+        return [str(PackageKey(target, names[-1])) for target in self._targets if target.project == names[2]]
 
     def answer(self, uri: bytes, builds: Sequence[BuildState] = ()) -> Answer:
         """Answer a GET; a RefusedError is an answer, too. `builds` are those known of what `keys` gave."""

@@ -1,4 +1,4 @@
-"""Distributions and architectures that packages can be built for."""
+"""Distributions and architectures that packages can be built for, and what of each was never tried."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 PkgType = Literal["deb", "rpm"]
+
+_NAMES = {"centos": "CentOS Stream", "rocky": "Rocky Linux"}
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,15 @@ class Dist:
     version: str
     dist_release: str = ""
     """What `%{dist}` gives without its dot, for rpms; empty for debs."""
+    untested: str = ""
+    """What of it was never run, in words; empty where the tests build packages on it."""
+    flavors_built: tuple[str, ...] = ()
+    """Ceph's flavors that the tests build for it."""
 
     @property
     def title(self) -> str:
-        """The release as people name it: `Debian 12 (bookworm)`, `CentOS 9`."""
-        distro = {"centos": "CentOS"}.get(self.distro, self.distro.capitalize())
+        """The release as people name it: `Debian 12 (bookworm)`, `CentOS Stream 9`."""
+        distro = _NAMES.get(self.distro, self.distro.capitalize())
         codename = f" ({self.codename})" if self.codename else ""
         return f"{distro} {self.version}{codename}"
 
@@ -33,23 +39,27 @@ class Dist:
         return self.dist if self.pkg_type == "deb" else ""
 
 
+_STAND_IN = "never built on CentOS Stream 9 itself, only with Debian's rpmbuild and el9 macros"
+_BOTH = ("default", "debug")
+
 DISTS: dict[str, Dist] = {
     row.dist: row
     for row in (
-        Dist("focal", "deb", "ubuntu", "20.04"),
-        Dist("jammy", "deb", "ubuntu", "22.04"),
-        Dist("noble", "deb", "ubuntu", "24.04"),
-        Dist("bookworm", "deb", "debian", "12"),
-        Dist("trixie", "deb", "debian", "13"),
-        Dist("centos9", "rpm", "centos", "9", "el9"),
-        Dist("centos10", "rpm", "centos", "10", "el10"),
-        Dist("rocky9", "rpm", "rocky", "9", "el9"),
-        Dist("rocky10", "rpm", "rocky", "10", "el10"),
+        Dist("jammy", "deb", "ubuntu", "22.04", untested="never built on Ubuntu 22.04"),
+        Dist("noble", "deb", "ubuntu", "24.04", untested="never built on Ubuntu 24.04"),
+        Dist("resolute", "deb", "ubuntu", "26.04", untested="never built on Ubuntu 26.04"),
+        Dist("bookworm", "deb", "debian", "12", flavors_built=_BOTH),
+        Dist("trixie", "deb", "debian", "13", flavors_built=("default",)),
+        Dist("centos9", "rpm", "centos", "9", "el9", untested=_STAND_IN, flavors_built=_BOTH),
+        Dist("centos10", "rpm", "centos", "10", "el10", untested="never built on CentOS Stream 10"),
+        Dist("rocky9", "rpm", "rocky", "9", "el9", untested="never built on Rocky Linux 9"),
+        Dist("rocky10", "rpm", "rocky", "10", "el10", untested="never built on Rocky Linux 10"),
     )
 }
+"""Those of Ceph's own pipeline and Ubuntu 26.04; docs/adr/0011-the-recipe-as-data.md says why no others."""
 
 DEB_ARCHES: dict[str, str] = {"x86_64": "amd64", "aarch64": "arm64"}
 """Architecture as `uname -m` says it, and as dpkg does."""
 
-FLAVORS: tuple[str, ...] = ("default", "debug")
-"""Ceph's build flavors; a flavor is a segment of the URL."""
+UNTESTED_ARCHES: dict[str, str] = {"aarch64": "never built on aarch64"}
+"""What of an architecture no test builds."""

@@ -1,4 +1,4 @@
-"""Targets: what one builder builds. `python -m model.targets` prints the matrix."""
+"""Targets: what one builder builds. `python -m model.targets` prints the matrix, and `--recipe` one target's recipe."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from fnmatch import fnmatchcase
 from itertools import product
 from typing import TYPE_CHECKING
 
-from model.distros import DEB_ARCHES, DISTS, FLAVORS, Dist
+from model.distros import DEB_ARCHES, DISTS, UNTESTED_ARCHES, Dist
+from model.recipes import BUILT_IN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-_PROJECT = re.compile(r"[a-z][a-z0-9]{0,15}\Z")
+    from model.recipes import Recipes
+
+_PROJECT = re.compile(r"(?=.{1,16}\Z)(?!image(-|\Z))[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
+"""A name that begins with `image-` would be that of a builder of images."""
+
+_FLAVOR = re.compile(r"[a-z][a-z0-9]{0,11}\Z")
 
 
 @dataclass(frozen=True, order=True)
@@ -27,21 +33,18 @@ class Target:
     flavor: str = "default"
 
     def __post_init__(self) -> None:
-        """Refuse, with ValueError, whatever is not in the matrix."""
-        if not _PROJECT.match(self.project):
-            raise ValueError(f"project {self.project!r} must be 1 to 16 lower-case letters and digits")
-        for value, known, what in (
-            (self.dist, DISTS, "dist"),
-            (self.arch, DEB_ARCHES, "arch"),
-            (self.flavor, FLAVORS, "flavor"),
-        ):
+        """Raise ValueError if this can be no target's name; whether its flavor has a recipe is not looked at."""
+        check_project(self.project)
+        for value, known, what in ((self.dist, DISTS, "dist"), (self.arch, DEB_ARCHES, "arch")):
             if value not in known:
                 raise ValueError(f"{what} {value!r} is not one of {', '.join(known)}")
+        check_flavor(self.flavor)
 
     @classmethod
     def from_name(cls, name: str) -> Target:
-        """Read a target's name back; ValueError where it is not one of the matrix."""
-        parts = name.split("-")
+        """Read a target's name back; ValueError if it can be no target's."""
+        # From the right: a project may have dashes of its own.
+        parts = name.rsplit("-", 4)
         if len(parts) != 5:
             raise ValueError(
                 f"{name!r} is not <project>-<pkg_type>-<dist>-<arch>-<flavor>,"
@@ -73,48 +76,105 @@ class Target:
         """The builder's name and the layout's directory."""
         return f"{self.project}-{self.pkg_type}-{self.dist}-{self.arch}-{self.flavor}"
 
+    @property
+    def untested(self) -> str:
+        """What of this target no test of ours builds, in words; empty if the tests build it."""
+        row = self.distribution
+        parts = [row.untested, UNTESTED_ARCHES.get(self.arch, "")]
+        if row.flavors_built and self.flavor not in row.flavors_built:
+            parts.append(f"never built with flavor {self.flavor}")
+        return "; ".join(part for part in parts if part)
+
     def __str__(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return self.name
 
 
-def matrix(projects: Sequence[str] = ("ceph",)) -> tuple[Target, ...]:
-    """Every target there can be, in the order of the tables."""
+def check_project(name: str) -> str:
+    """Return a project's name; ValueError if no target may have it."""
+    if not _PROJECT.match(name):
+        raise ValueError(
+            f"project {name!r} must be 1 to 16 lower-case letters and digits, with single dashes between,"
+            " and not begin with image"
+        )
+    return name
+
+
+def check_flavor(name: str) -> str:
+    """Return a flavor's name; ValueError if no target may have it."""
+    if not _FLAVOR.match(name):
+        raise ValueError(f"flavor {name!r} must be 1 to 12 lower-case letters and digits")
+    return name
+
+
+def matrix(recipes: Recipes = BUILT_IN) -> tuple[Target, ...]:
+    """Return every target that has a recipe, in the order of the tables."""
     return tuple(
-        Target(project, dist, arch, flavor)
-        for project, dist, arch, flavor in product(projects, DISTS, DEB_ARCHES, FLAVORS)
+        target
+        for project, flavors in recipes.projects.items()
+        for dist, arch, flavor in product(DISTS, DEB_ARCHES, flavors)
+        if recipes.has(target := Target(project, dist, arch, flavor))
     )
 
 
-def select(patterns: Iterable[str], projects: Sequence[str] = ("ceph",)) -> tuple[Target, ...]:
-    """Targets that match any of the shell patterns; ValueError names a pattern that matches none."""
-    everything = matrix(projects)
+def select(patterns: Iterable[str], recipes: Recipes = BUILT_IN) -> tuple[Target, ...]:
+    """Return the targets that match any of the shell patterns; ValueError names a pattern that matches none."""
+    everything = matrix(recipes)
     chosen: set[Target] = set()
     for pattern in patterns:
         found = {target for target in everything if fnmatchcase(target.name, pattern)}
         if not found:
-            raise ValueError(f"{pattern!r} matches no target; the matrix: python -m model.targets")
+            raise ValueError(f"{pattern!r} matches no target{_reason(pattern, recipes)}")
         chosen |= found
     return tuple(target for target in everything if target in chosen)
+
+
+def _reason(pattern: str, recipes: Recipes) -> str:
+    """Say why a name is no target's; a pattern, or a name of another form, is only sent to the matrix."""
+    try:
+        target = Target.from_name(pattern)
+        if target.project not in recipes.projects:
+            return f": project {target.project!r} is not one of {', '.join(recipes.projects)}"
+        recipes.of(target)
+    except ValueError as error:
+        if not re.search(r"[*?\[]", pattern) and pattern.count("-") >= 4:
+            return f": {error}"
+    return "; the matrix: python -m model.targets"
 
 
 def main() -> None:
     """Print the matrix; with patterns, as in the setting `targets`, say which they turn on."""
     parser = argparse.ArgumentParser(prog="python -m model.targets", description=main.__doc__)
     parser.add_argument("patterns", nargs="*", help="shell patterns, as in the setting `targets`")
-    patterns = parser.parse_args().patterns
+    parser.add_argument(
+        "--recipe",
+        metavar="TARGET",
+        help="print what the builds of a target are given instead; flavors and projects of the settings are"
+        " printed by python -m master.settings",
+    )
+    arguments = parser.parse_args()
     try:
-        chosen = set(select(patterns))
+        if arguments.recipe is not None:
+            target = Target.from_name(arguments.recipe)
+            print(*recipe_lines(target, BUILT_IN), sep="\n")
+            return
+        chosen = select(arguments.patterns)
     except ValueError as error:
         parser.error(str(error))
-    head = ("target", "distribution", "arch", "flavor", "on" if patterns else "")
-    print("{:<36}{:<16}{:<10}{:<10}{}".format(*head).rstrip())
+    line = "{:<36}{:<16}{:<10}{:<10}{:<4}{}"
+    on = "on" if arguments.patterns else ""
+    print(line.format("target", "distribution", "arch", "flavor", on, "untested").rstrip())
     for target in matrix():
         row = target.distribution
-        print(
-            f"{target.name:<36}{row.distro + ' ' + row.version:<16}{target.arch:<10}"
-            f"{target.flavor:<10}{'on' if target in chosen else ''}".rstrip()
-        )
+        mark = "on" if target in chosen else ""
+        system = f"{row.distro} {row.version}"
+        print(line.format(target.name, system, target.arch, target.flavor, mark, target.untested).rstrip())
+
+
+def recipe_lines(target: Target, recipes: Recipes) -> list[str]:
+    """Return a target's recipe as lines that a shell can read; ValueError if it has none."""
+    lines = recipes.of(target).lines(target.pkg_type)
+    return [f"# {target}: what the steps dependencies, tarball and packages get", *lines]
 
 
 if __name__ == "__main__":

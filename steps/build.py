@@ -1,17 +1,50 @@
-"""Steps that build: the source tarball, then the packages."""
+"""Steps that build, as the target's recipe says: the source tarball, then the packages."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from model.recipes import Recipe
 from steps import commands
 from steps.script import Script
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from steps.commands import Command
 
 
-class SourceTarball(Script):
+_NOTHING = Recipe()
+
+
+class FollowsRecipe(Script):
+    """A step whose command gets the environment variables of a recipe; they win over the worker's own."""
+
+    def __init__(self, recipe: Recipe = _NOTHING, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.recipe = recipe
+
+    def environment(self) -> dict[str, str]:
+        """Return the recipe's variables."""
+        return self.recipe.variables(self.key.target.pkg_type)
+
+
+class BuildDependencies(FollowsRecipe):
+    """Installs the build dependencies."""
+
+    name = "dependencies"
+    doing = "installing the build dependencies"
+
+    def compose(self) -> Command:
+        """Use the project's own script."""
+        return commands.dependencies(self.key.target)
+
+    def finish(self) -> str:
+        """Say that they are there."""
+        return "build dependencies installed"
+
+
+class SourceTarball(FollowsRecipe):
     """Makes the source tarball, and looks into it."""
 
     name = "tarball"
@@ -28,21 +61,34 @@ class SourceTarball(Script):
         return tarball
 
 
-class BuildPackages(Script):
+class BuildPackages(FollowsRecipe):
     """Builds the packages, and checks that all are there and whole."""
 
     name = "packages"
     doing = "building the packages"
 
+    def __init__(self, spec: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._spec = spec
+
+    async def run(self) -> int:
+        """Show on the build's page what the recipe gives, and keep it for the manifest."""
+        target = self.key.target
+        self.setProperty("recipe", self.recipe.record(target.pkg_type), self.name)
+        await self.addCompleteLog("recipe", "\n".join([*self.recipe.lines(target.pkg_type), ""]))
+        return await super().run()
+
     def compose(self) -> Command:
         """Use as many jobs as the machine bears."""
-        return commands.packages(
-            self.key.target,
-            str(self.getProperty("tarball")),
-            str(self.getProperty("version")),
-            int(self.getProperty("jobs")),
-            nodeps=bool(self.getProperty("stand_in")),
-        )
+        target = self.key.target
+        tarball, described = str(self.getProperty("tarball")), str(self.getProperty("version"))
+        jobs = int(self.getProperty("jobs"))
+        if target.pkg_type == "deb":
+            return commands.debs(target, tarball, described, jobs)
+        # On a stand-in no rpm database knows the build dependencies.
+        nodeps = ["--nodeps"] if self.getProperty("stand_in") else []
+        options = [*nodeps, *self.recipe.options(target.pkg_type)]
+        return commands.rpms(tarball, described, self._spec, jobs, options)
 
     def finish(self) -> str:
         """Keep the names of the packages that the sources say there must be."""

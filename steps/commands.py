@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from model import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from model.package_key import PackageKey
     from model.targets import Target
 
@@ -23,14 +25,14 @@ def script(name: str, *arguments: str) -> Command:
     return ["bash", f"scripts/{name}.sh", *arguments]
 
 
-def checkout(git_url: str, sha1: str, canonical_url: str) -> Command:
-    """Put `src/` at exactly this commit, with the canonical tags."""
-    return script("checkout", git_url, sha1, canonical_url)
+def checkout(git_url: str, sha1: str, canonical_url: str, tags: str) -> Command:
+    """Put `src/` at exactly this commit, with the canonical tags that the pattern `tags` matches."""
+    return script("checkout", git_url, sha1, canonical_url, tags)
 
 
-def version(canonical_url: str) -> Command:
-    """Print the version that `git describe` gives."""
-    return script("version", canonical_url)
+def version(canonical_url: str, tags: str) -> Command:
+    """Print the version that `git describe` gives by the tags that the pattern `tags` matches."""
+    return script("version", canonical_url, tags)
 
 
 def dependencies(target: Target) -> Command:
@@ -43,12 +45,14 @@ def tarball(target: Target, described: str) -> Command:
     return script("tarball", target.project, described)
 
 
-def packages(target: Target, tarball: str, described: str, jobs: int, *, nodeps: bool) -> Command:
-    """Build the packages; `nodeps` where no rpm database knows the build dependencies."""
-    if target.pkg_type == "deb":
-        return script("packages-deb", tarball, described, target.dist, str(jobs))
-    options = ["--nodeps"] if nodeps else []
-    return script("packages-rpm", tarball, rpm_version(described), target.project, str(jobs), *options)
+def debs(target: Target, tarball: str, described: str, jobs: int) -> Command:
+    """Build the debs."""
+    return script("packages-deb", tarball, described, target.dist, str(jobs))
+
+
+def rpms(tarball: str, described: str, spec: str, jobs: int, options: Iterable[str]) -> Command:
+    """Build the rpms of a spec, or of the only one if none is named; rpmbuild and rpmspec get the options."""
+    return script("packages-rpm", tarball, rpm_version(described), spec, str(jobs), *options)
 
 
 def upload(key: PackageKey, upload_url: str, published_version: str, names: list[str]) -> Command:

@@ -61,14 +61,14 @@ class Checkout(Script):
     name = "checkout"
     doing = "checking out the commit"
 
-    def __init__(self, canonical_url: str, **kwargs: Any) -> None:
-        """Take the URL of the repository whose tags give the version."""
+    def __init__(self, canonical_url: str, tags: str, **kwargs: Any) -> None:
+        """Take the URL of the repository whose tags give the version, and the pattern of those tags."""
         super().__init__(**kwargs)
-        self._canonical_url = canonical_url
+        self._canonical = canonical_url, tags
 
     def compose(self) -> Command:
         """Fetch from the git URL that was asked for."""
-        return commands.checkout(str(self.getProperty("git_url")), self.key.sha1, self._canonical_url)
+        return commands.checkout(str(self.getProperty("git_url")), self.key.sha1, *self._canonical)
 
     def finish(self) -> str:
         """Name the commit."""
@@ -81,35 +81,20 @@ class Version(Script):
     name = "version"
     doing = "finding the version"
 
-    def __init__(self, canonical_url: str, **kwargs: Any) -> None:
-        """Take the URL of the repository whose tags give the version, for the error."""
+    def __init__(self, canonical_url: str, tags: str, **kwargs: Any) -> None:
+        """Take the URL of the repository whose tags give the version, for the error, and their pattern."""
         super().__init__(**kwargs)
-        self._canonical_url = canonical_url
+        self._canonical = canonical_url, tags
 
     def compose(self) -> Command:
         """Describe HEAD."""
-        return commands.version(self._canonical_url)
+        return commands.version(*self._canonical)
 
     def finish(self) -> str:
         """Keep and name the version."""
         described = self.output.values["version"]
         self.setProperty("version", described, "version")
         return f"version {described}"
-
-
-class BuildDependencies(Script):
-    """Installs the build dependencies."""
-
-    name = "dependencies"
-    doing = "installing the build dependencies"
-
-    def compose(self) -> Command:
-        """Use the project's own script."""
-        return commands.dependencies(self.key.target)
-
-    def finish(self) -> str:
-        """Say that they are there."""
-        return "build dependencies installed"
 
 
 class AlreadyPublished(BuildStep):

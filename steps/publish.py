@@ -124,6 +124,7 @@ class Publish(BuildStep):
         return {
             "version": commands.published_version(target, described),
             "git_url": self.getProperty("git_url"),
+            "recipe": self.getProperty("recipe"),
             "ref": self.getProperty("ref") or "",
             "buildset_id": request.bsid,
             "buildrequest_id": request.id,

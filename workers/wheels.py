@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 PYTHONS: Mapping[str, str] = {
-    "focal": "3.8.10",
     "jammy": "3.10.12",
     "noble": "3.12.3",
+    "resolute": "3.14.3",
     "bookworm": "3.11.2",
     "trixie": "3.13.5",
     "centos9": "3.9.18",
@@ -44,7 +44,7 @@ PYTHONS: Mapping[str, str] = {
 """The Python that a dist's `python3` is, to the last number: some wheels are not for 3.9.0."""
 
 _PLATFORMS = ("2014", "_2_28")
-"""Every dist's glibc is 2.31 or newer."""
+"""Every dist's glibc is 2.34 or newer."""
 
 _PINS = Path(__file__).parent / "worker-requirements.txt"
 _ROOTS = ("buildbot-worker", "Twisted[tls]")

@@ -44,18 +44,17 @@ class Installation:
         self.git_port = git
         self.git_url = f"git://127.0.0.1:{git}/ceph.git"
         data: dict[str, Any] = {
-            "git": {
-                "url": self.git_url,
-                "canonical_url": self.git_url,
-                "allowed": [f"git://127.0.0.1:{git}/", *also_allowed],
-                "timeout": 5 * SLOW,
-            },
+            "git": {"allowed": [f"git://127.0.0.1:{git}/", *also_allowed], "timeout": 5 * SLOW},
+            "projects": {"ceph": {}},
             "targets": [DEB, RPM],
             "www": {"port": www, "url": f"http://127.0.0.1:{www}/"},
             "packages": {"port": packages, "url": f"http://127.0.0.1:{packages}/"},
             "workers": {"port": workers, "start_timeout": 120, "local": {"count": 2, "roots": str(ROOTS)}},
         }
         _merge(data, overrides)
+        for name, project in data["projects"].items():
+            url = f"git://127.0.0.1:{git}/{name}.git"
+            data["projects"][name] = {"git_url": url, "canonical_url": url, **project}
         self.settings_file = directory / "settings.yaml"
         self.settings_file.write_text(yaml.safe_dump(data))
         self.settings = Settings.from_file(self.settings_file)
@@ -170,10 +169,10 @@ class Installation:
         steps = self.get(f"builds/{build['buildid']}/steps")["steps"]
         return {step["name"]: step for step in steps}
 
-    def log(self, build: dict[str, Any], step: str) -> str:
-        """Give the text of a step's log."""
+    def log(self, build: dict[str, Any], step: str, name: str = "stdio") -> str:
+        """Return the text of a step's log."""
         logs = self.get(f"steps/{self.steps(build)[step]['stepid']}/logs")["logs"]
-        return self.text(logs[0]["logid"])
+        return self.text(next(log["logid"] for log in logs if log["name"] == name))
 
     def text(self, log: int) -> str:
         """Give the text of a log."""

@@ -131,7 +131,7 @@ class Patient:
         self.clouds: list[dict[str, Any]] = []
         ports = free_ports(3)
         self.settings = {
-            "git": {"url": "git://x/y", "canonical_url": "git://x/y", "allowed": ["git://x/"]},
+            "git": {"allowed": ["https://github.com/"]},
             "targets": [DEB],
             "www": {"port": ports[0]},
             "packages": {"port": ports[1], **settings.pop("packages", {})},

@@ -23,7 +23,6 @@ from model.targets import matrix
 
 ROOT = Path(__file__).parents[2]
 BOOKWORM, TRIXIE = (f"ceph-deb-{dist}-x86_64-default" for dist in ("bookworm", "trixie"))
-GIT = "https://github.com/ceph/ceph.git"
 CLOUDS: list[dict[str, Any]] = [
     {"cloud": "one", "images": {"*-bookworm-*": "debian-12"}, "nova_flavor": "large"},
     {"cloud": "two", "region": "R", "images": {"*": "debian"}, "nova_flavor": "large"},
@@ -34,7 +33,7 @@ CLOUDS: list[dict[str, Any]] = [
 def settings(directory: Path, *, openstack: bool = True, **prepared: Any) -> Settings:
     """Read settings with three clouds and two targets."""
     data: dict[str, Any] = {
-        "git": {"url": GIT, "canonical_url": GIT, "allowed": ["https://github.com/"]},
+        "git": {"allowed": ["https://github.com/"]},
         "targets": [BOOKWORM, TRIXIE],
     }
     if openstack:

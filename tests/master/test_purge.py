@@ -205,7 +205,8 @@ def command(tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
     settings = tmp_path / "settings.yaml"
     git = "https://example.org/ceph.git"
     data = {
-        "git": {"url": git, "canonical_url": git, "allowed": ["https://example.org/"]},
+        "git": {"allowed": ["https://example.org/"]},
+        "projects": {"ceph": {"git_url": git, "canonical_url": git}},
         "targets": [NAME],
     }
     settings.write_text(yaml.safe_dump(data))

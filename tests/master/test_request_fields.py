@@ -19,7 +19,9 @@ DEB = "ceph-deb-jammy-x86_64-default"
 RPM = "ceph-rpm-centos9-x86_64-default"
 TARGETS = {name: Target.from_name(name) for name in (DEB, RPM)}
 CEPH = "https://github.com/ceph/ceph.git"
-BUILDERS = {1: DEB, 2: RPM, 3: "ceph-deb-focal-x86_64-default"}
+ISCSI = "https://github.com/ceph/ceph-iscsi.git"
+URLS = {"ceph": CEPH, "ceph-iscsi": ISCSI}
+BUILDERS = {1: DEB, 2: RPM, 3: "ceph-deb-noble-x86_64-default"}
 GOOD = {"builderNames": [DEB], "sha1": SHA1}
 
 FULL_NAMES: list[dict[str, str]] = yaml.safe_load(
@@ -32,7 +34,7 @@ ON = f"{DEB}, {RPM}"
 
 def ask(**params: Any) -> Wanted:
     """Have a request read on a master with two targets on, and a third builder that is off."""
-    return parse(params, TARGETS, BUILDERS.get, GitUrlPolicy(("https://github.com/",)), CEPH)
+    return parse(params, TARGETS, BUILDERS.get, GitUrlPolicy(("https://github.com/",)), URLS)
 
 
 def refused(**params: Any) -> dict[str, str]:
@@ -48,6 +50,27 @@ def refused(**params: Any) -> dict[str, str]:
 def test_a_sha1_of_one_target_is_enough() -> None:
     """A target and a sha1 are a request; the repository is the default one."""
     assert ask(builderNames=[DEB], sha1=SHA1) == Wanted((TARGETS[DEB],), SHA1, "", CEPH, "")
+
+
+def test_the_repository_is_that_of_the_targets_project() -> None:
+    """Without a git_url the project's own is taken; targets of two projects have none in common."""
+    name = "ceph-iscsi-rpm-centos9-x86_64-default"
+    targets = {**TARGETS, name: Target.from_name(name)}
+    policy = GitUrlPolicy(("https://github.com/",))
+
+    def read(**params: Any) -> Wanted:
+        return parse({"sha1": SHA1, **params}, targets, BUILDERS.get, policy, URLS)
+
+    assert read(builderNames=[name]).git_url == ISCSI
+    assert read(builderNames=[DEB, RPM]).git_url == CEPH
+    assert (
+        read(builderNames=[DEB, name], git_url="https://github.com/me/x").git_url == "https://github.com/me/x"
+    )
+    with pytest.raises(Refused) as caught:
+        read(builderNames=[DEB, name])
+    assert caught.value.sentences == {
+        "git_url": "name one, or ask for one project at a time, not for ceph, ceph-iscsi"
+    }
 
 
 def test_everything_can_be_said() -> None:
@@ -102,7 +125,7 @@ def test_what_was_pasted_with_spaces_is_read_without() -> None:
         ("builderNames", [DEB, 7], "must be a list of strings, not a list"),
         ("builderNames", [[DEB]], "must be a list of strings, not a list"),
         ("builderNames", ["ceph-deb-jessie-x86_64-default"], f"'ceph-deb-jessie-x86_64-default' is not a target that is on; there are {ON}"),
-        ("builderNames", ["ceph-deb-focal-x86_64-default"], f"'ceph-deb-focal-x86_64-default' is not a target that is on; there are {ON}"),
+        ("builderNames", ["ceph-deb-noble-x86_64-default"], f"'ceph-deb-noble-x86_64-default' is not a target that is on; there are {ON}"),
         ("builderNames", [DEB, "janitor"], f"'janitor' is not a target that is on; there are {ON}"),
         ("builderNames", [DEB + " "], f"'{DEB} ' is not a target that is on; there are {ON}"),
         ("builderNames", ["x" * 1000], f"{'x' * 100!r} is not a target that is on; there are {ON}"),
@@ -198,7 +221,7 @@ def test_a_long_number_is_never_cut_to_another(builderid: object) -> None:
     """A number that is too long for a builder's is nobody's, and its beginning is not taken for it."""
     names = {111111111111111111: DEB}
     with pytest.raises(Refused) as caught:
-        parse({"builderid": builderid, "sha1": SHA1}, TARGETS, names.get, GitUrlPolicy(()), CEPH)
+        parse({"builderid": builderid, "sha1": SHA1}, TARGETS, names.get, GitUrlPolicy(()), URLS)
     assert list(caught.value.sentences) == ["builderid"]
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from master.project_settings import Project, RecipeSettings
 from master.settings import Git, Settings, SettingsError, default_path
 from workers.openstack_settings import CloudSettings, OpenStackSettings
 
@@ -20,8 +21,6 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "settings.example.yaml"
 LEAST = """\
 git:
-  url: https://github.com/ceph/ceph.git
-  canonical_url: https://github.com/ceph/ceph.git
   allowed: [https://github.com/]
 targets: [ceph-deb-jammy-x86_64-default]
 """
@@ -73,12 +72,15 @@ def nested_keys(data: Any, known: dict[str, Any]) -> dict[str, Any]:
 def test_the_example_is_right_as_it_stands(tmp_path: Path) -> None:
     """The example, copied and not edited, is accepted, and is what the defaults are."""
     settings = read(tmp_path, EXAMPLE.read_text())
-    assert settings.git.url == settings.git.canonical_url == "https://github.com/ceph/ceph.git"
     assert settings.git.allowed == ("https://github.com/",)
-    assert [target.name for target in settings.selected_targets] == [
-        "ceph-deb-bookworm-x86_64-default",
-        "ceph-rpm-centos9-x86_64-default",
-    ]
+    assert settings.projects == read(tmp_path, LEAST).projects
+    assert [target.name for target in settings.selected_targets] == ["ceph-deb-bookworm-x86_64-default"]
+
+
+def test_nothing_untested_is_on_in_the_example(tmp_path: Path) -> None:
+    """Whoever starts with the example builds only what the tests build."""
+    for target in read(tmp_path, EXAMPLE.read_text()).selected_targets:
+        assert target.untested == "", target
 
 
 def test_the_example_has_every_key() -> None:
@@ -89,6 +91,9 @@ def test_the_example_has_every_key() -> None:
     assert nested_keys(data, known) == known
     [cloud] = data["workers"]["openstack"]["clouds"]
     assert nested_keys(cloud, {}) == nested_keys(keys_of(CloudSettings), {})
+    assert set(data["projects"]["ceph"]) == set(keys_of(Project))
+    for key in keys_of(RecipeSettings):
+        assert re.search(rf"^#   # #? +{key}:", EXAMPLE.read_text(), re.MULTILINE), key
 
 
 def test_what_is_commented_out_is_the_default(tmp_path: Path) -> None:
@@ -183,7 +188,6 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     """Whoever has ten mistakes in a file is told ten, each with its key and its sentence, in one message."""
     text = """\
 git:
-  url: ext::sh -c id
   allowed: [https://github.com]
   timout: 5
 targets: [ceph-deb-jamy-*]
@@ -197,8 +201,6 @@ users: {alice: secret, 'a b': '0000000000000000000000000000000000000000000000000
 contributors_trusted: perhaps
 """
     assert sorted(problems(tmp_path, text)) == sorted([
-        "git.url: it 'ext::sh -c id' must begin with one of https://, http://, git:// (it is 'ext::sh -c id')",
-        "git.canonical_url: is missing",
         "git.allowed: allowed git URL 'https://github.com' must end with / (it is ['https://github.com'])",
         "git.timout: unknown key",
         "targets: 'ceph-deb-jamy-*' matches no target; the matrix: python -m model.targets (it is ['ceph-deb-jamy-*'])",
@@ -221,9 +223,9 @@ contributors_trusted: perhaps
 def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
     """Keys that are right by themselves and wrong together are told together as well."""
     text = LEAST + "www: {port: 9989}\npackages: {staging: packages/staging}\n"
-    text = text.replace("  url: https://github.com/", "  url: https://gitlab.com/")
+    text += "projects: {ceph: {git_url: https://gitlab.com/ceph/ceph.git, canonical_url: https://x/y}}\n"
     assert problems(tmp_path, text) == [
-        "git.url: git_url 'https://gitlab.com/ceph/ceph.git' is not below an allowed URL: https://github.com/",
+        "projects.ceph.git_url: git_url 'https://gitlab.com/ceph/ceph.git' is not below an allowed URL: https://github.com/",
         "packages.staging: must lie beside packages.directory, not inside it",
         "www.port, packages.port, workers.port: [9989, 8011, 9989] must differ",
     ]

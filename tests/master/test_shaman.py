@@ -398,8 +398,8 @@ def test_which_builds_the_database_is_asked_for() -> None:
     keys = view.keys(f"/api/builds/ceph/wip/foo/{NEW}/?x=y".encode())
     assert len(keys) == 36
     assert f"ceph-rpm-centos9-aarch64-debug/{NEW}" in keys
-    assert view.keys(f"/api/builds/samba/main/{NEW}".encode())[0].startswith("samba-")
     for path in (
+        f"builds/samba/main/{NEW}",
         f"builds/ceph/{NEW}",
         "builds/ceph/main/1234",
         f"builds/C%00/main/{NEW}",

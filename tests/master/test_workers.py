@@ -19,7 +19,6 @@ from workers.tls import self_signed
 if TYPE_CHECKING:
     from pathlib import Path
 
-GIT = "https://github.com/ceph/ceph.git"
 TARGET = "ceph-deb-bookworm-x86_64-default"
 
 
@@ -32,7 +31,7 @@ def settings(directory: Path, *clouds: dict[str, Any], openstack: bool = True, *
         **more.pop("section", {}),
     }
     data: dict[str, Any] = {
-        "git": {"url": GIT, "canonical_url": GIT, "allowed": ["https://github.com/"]},
+        "git": {"allowed": ["https://github.com/"]},
         "targets": [TARGET],
         "workers": {"openstack": section, **more} if openstack else more,
     }

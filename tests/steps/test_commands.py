@@ -15,15 +15,15 @@ CEPH = "https://github.com/ceph/ceph.git"
 
 
 def test_checkout() -> None:
-    """The checkout is told the fork, the commit and the canonical repository."""
-    assert commands.checkout("https://github.com/me/ceph", SHA1, CEPH) == [
-        "bash", "scripts/checkout.sh", "https://github.com/me/ceph", SHA1, CEPH,
+    """The checkout gets the fork, the commit, the canonical repository and the pattern of its tags."""
+    assert commands.checkout("https://github.com/me/ceph", SHA1, CEPH, "v*") == [
+        "bash", "scripts/checkout.sh", "https://github.com/me/ceph", SHA1, CEPH, "v*",
     ]  # fmt: skip
 
 
 def test_version() -> None:
-    """The version is asked with the canonical repository's URL, which its sentence names."""
-    assert commands.version(CEPH) == ["bash", "scripts/version.sh", CEPH]
+    """The version comes from tags of a pattern; the canonical repository's URL is for the sentence."""
+    assert commands.version(CEPH, "*") == ["bash", "scripts/version.sh", CEPH, "*"]
 
 
 @pytest.mark.parametrize(("target", "pkg_type"), [(DEB, "deb"), (RPM, "rpm")])
@@ -41,25 +41,19 @@ def test_tarball() -> None:
 
 
 def test_deb_packages() -> None:
-    """Debs are built for the codename with git's version, and know nothing of rpm's options."""
-    for nodeps in (False, True):
-        assert commands.packages(DEB, "ceph-19.2.0-3-g73e2fc59.tar.bz2", "19.2.0-3-g73e2fc59", 4, nodeps=nodeps) == [
-            "bash", "scripts/packages-deb.sh", "ceph-19.2.0-3-g73e2fc59.tar.bz2", "19.2.0-3-g73e2fc59", "jammy", "4",
-        ]  # fmt: skip
+    """Debs are built for the codename with git's version."""
+    assert commands.debs(DEB, "ceph-19.2.0-3-g73e2fc59.tar.bz2", "19.2.0-3-g73e2fc59", 4) == [
+        "bash", "scripts/packages-deb.sh", "ceph-19.2.0-3-g73e2fc59.tar.bz2", "19.2.0-3-g73e2fc59", "jammy", "4",
+    ]  # fmt: skip
 
 
 def test_rpm_packages() -> None:
-    """Rpms are built with rpm's version; without its database on a stand-in only."""
-    words = [
-        "bash",
-        "scripts/packages-rpm.sh",
-        "ceph-19.2.0-3-g73e2fc59.tar.bz2",
-        "19.2.0-3.g73e2fc59",
-        "ceph",
-        "4",
-    ]
-    assert commands.packages(RPM, words[2], "19.2.0-3-g73e2fc59", 4, nodeps=False) == words
-    assert commands.packages(RPM, words[2], "19.2.0-3-g73e2fc59", 4, nodeps=True) == [*words, "--nodeps"]
+    """Rpms are built with rpm's version from a spec, which need not be named; options follow, word by word."""
+    words = ["bash", "scripts/packages-rpm.sh", "ceph-19.2.0-3-g73e2fc59.tar.bz2", "19.2.0-3.g73e2fc59"]
+    assert commands.rpms(words[2], "19.2.0-3-g73e2fc59", "ceph", 4, []) == [*words, "ceph", "4"]
+    assert commands.rpms(words[2], "19.2.0-3-g73e2fc59", "", 4, ["--nodeps", "--with=a"]) == [
+        *words, "", "4", "--nodeps", "--with=a",
+    ]  # fmt: skip
 
 
 def test_uploads_of_debs() -> None:

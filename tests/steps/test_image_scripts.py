@@ -41,7 +41,9 @@ class Served:
         """Check a commit out as a worker does; give the bytes of the objects that were fetched for it."""
         directory.mkdir()
         used = str(mirror or directory / "no-mirror")
-        finished = run_script(directory, "checkout", self.url, sha1, self.url, BUILDPACKAGES_MIRROR=used)
+        finished = run_script(
+            directory, "checkout", self.url, sha1, self.url, "v*", BUILDPACKAGES_MIRROR=used
+        )
         assert finished.returncode == 0, finished.stderr
         assert git(directory / "src", "rev-parse", "HEAD") == sha1
         assert git(directory / "src", "status", "--porcelain") == ""
@@ -128,7 +130,7 @@ def test_a_fork_uses_the_mirror_of_the_canonical_repository(served: Served, tmp_
     directory = tmp_path / "fork"
     directory.mkdir()
     finished = run_script(
-        directory, "checkout", url, sha1, served.url, BUILDPACKAGES_MIRROR=str(served.mirror)
+        directory, "checkout", url, sha1, served.url, "v*", BUILDPACKAGES_MIRROR=str(served.mirror)
     )
     assert finished.returncode == 0, finished.stderr
     assert fetched(directory) < 5_000

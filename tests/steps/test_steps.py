@@ -21,8 +21,9 @@ from twisted.internet.error import ConnectionLost
 from twisted.trial import unittest
 
 from model.package_key import PackageKey
-from steps.build import BuildPackages, SourceTarball
-from steps.prepare import AlreadyPublished, BuildDependencies, Checkout, Machine, Version
+from model.recipes import Recipe
+from steps.build import BuildDependencies, BuildPackages, SourceTarball
+from steps.prepare import AlreadyPublished, Checkout, Machine, Version
 from steps.publish import Publish, UploadPackages
 from tests.package_repositories import SCRIPTS
 
@@ -34,6 +35,13 @@ RPM = f"ceph-rpm-centos9-x86_64-default/{SHA1}"
 CEPH = "https://github.com/ceph/ceph.git"
 FORK = "https://github.com/me/ceph.git"
 SERVED = f"http://127.0.0.1:8011/ceph-deb-jammy-x86_64-default/sha1/{SHA1}/"
+RECIPE = Recipe(
+    cmake=("-DA=1", "-DB=2"),
+    environment={"X": "y z"},
+    profiles=("pkg.a", "pkg.b"),
+    rpmbuild=("--with=a",),
+    dwz=False,
+)
 TOKEN = "the-token-of-this-build"
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -147,17 +155,17 @@ class TestMachine(StepCase):
 class TestCheckout(StepCase):
     """The step that checks out the forced sha1."""
 
-    COMMAND = ("bash", "scripts/checkout.sh", FORK, SHA1, CEPH)
+    COMMAND = ("bash", "scripts/checkout.sh", FORK, SHA1, CEPH, "v*")
 
     async def test_it_checks_out_the_forced_sha1(self) -> None:
-        """The worker is told the fork, the commit of the key and the canonical repository."""
-        self.given(Checkout(CEPH))
+        """The worker gets the fork, the commit of the key, the canonical repository and the pattern of its tags."""
+        self.given(Checkout(CEPH, "v*"))
         self.expect_commands(shell(*self.COMMAND).stdout(report()).exit(0))
         await self.finds(SUCCESS, f"checked out {SHA1}")
 
     async def test_a_failure_is_the_scripts_sentence(self) -> None:
         """A failure's state string, the build's as well, is the sentence of the script and the tool's error."""
-        self.given(Checkout(CEPH))
+        self.given(Checkout(CEPH, "v*"))
         self.expect_commands(
             shell(*self.COMMAND)
             .stderr(
@@ -170,7 +178,7 @@ class TestCheckout(StepCase):
         await self.finds(FAILURE, said, build=said)
 
     async def stopped(self, reason: str, limit: str) -> None:
-        self.given(Checkout(CEPH))
+        self.given(Checkout(CEPH, "v*"))
         self.expect_commands(
             shell(*self.COMMAND).stdout("remote: Counting\n").update("failure_reason", reason).exit(-1)
         )
@@ -187,7 +195,7 @@ class TestCheckout(StepCase):
 
     async def test_a_lost_worker_is_no_failure_of_the_code(self) -> None:
         """A connection that broke is for another machine to try again."""
-        self.given(Checkout(CEPH))
+        self.given(Checkout(CEPH, "v*"))
         self.expect_commands(shell(*self.COMMAND).error(ConnectionLost()))
         self.expect_outcome(RETRY)
         await self.run_step()
@@ -196,18 +204,18 @@ class TestCheckout(StepCase):
 class TestVersion(StepCase):
     """The step that asks git for the version."""
 
-    COMMAND = ("bash", "scripts/version.sh", CEPH)
+    COMMAND = ("bash", "scripts/version.sh", CEPH, "v*")
 
     async def test_the_version_is_a_property(self) -> None:
         """What git describes is kept for the steps after."""
-        self.given(Version(CEPH))
+        self.given(Version(CEPH, "v*"))
         self.expect_commands(shell(*self.COMMAND).stdout(report("version=19.2.0-3-g73e2fc59")).exit(0))
         self.expect_property("version", "19.2.0-3-g73e2fc59", "version")
         await self.finds(SUCCESS, "version 19.2.0-3-g73e2fc59")
 
     async def test_without_a_tag_there_is_a_sentence(self) -> None:
         """A commit without a release among its ancestors is refused in words."""
-        self.given(Version(CEPH))
+        self.given(Version(CEPH, "v*"))
         self.expect_commands(
             shell(*self.COMMAND)
             .stderr(
@@ -234,6 +242,26 @@ class TestDependenciesAndTarball(StepCase):
         self.given(BuildDependencies(name="dependencies"), key=RPM)
         self.expect_commands(shell("bash", "scripts/dependencies.sh", "rpm").stdout(report()).exit(0))
         await self.finds(SUCCESS, "build dependencies installed")
+
+    async def test_a_recipe_reaches_dependencies(self) -> None:
+        """The variables of a recipe are there when dependencies are installed."""
+        variables = {"CEPH_EXTRA_CMAKE_ARGS": "-DA=1 -DB=2", "X": "y z"}
+        self.given(BuildDependencies(recipe=RECIPE), key=RPM)
+        self.expect_commands(
+            shell("bash", "scripts/dependencies.sh", "rpm", env=variables).stdout(report()).exit(0)
+        )
+        await self.finds(SUCCESS, "build dependencies installed")
+
+    async def test_a_recipe_reaches_the_tarball(self) -> None:
+        """The variables of a recipe are there when the tarball is made."""
+        variables = {"CEPH_EXTRA_CMAKE_ARGS": "-DA=1 -DB=2", "X": "y z"}
+        self.given(SourceTarball(recipe=RECIPE), key=RPM, version="1.0")
+        self.expect_commands(
+            shell("bash", "scripts/tarball.sh", "ceph", "1.0", env=variables)
+            .stdout(report("tarball=t.tar"))
+            .exit(0)
+        )
+        await self.finds(SUCCESS, "t.tar")
 
     async def test_a_package_that_apt_cannot_find(self) -> None:
         """apt's own sentence reaches the user."""
@@ -278,11 +306,43 @@ class TestBuildPackages(StepCase):
 
     async def test_rpms_on_a_stand_in(self) -> None:
         """On a stand-in rpmbuild is told to leave the dependencies to us."""
-        self.given(BuildPackages(), key=RPM, stand_in="Debian", **self.PROPERTIES)
+        self.given(BuildPackages(spec="ceph"), key=RPM, stand_in="Debian", **self.PROPERTIES)
         self.expect_commands(
             shell("bash", "scripts/packages-rpm.sh", "ceph.tar.bz2", "19.2.0-3.g73e2fc59", "ceph", "6", "--nodeps")
             .stdout(report("packages=ceph")).exit(0)
         )  # fmt: skip
+        await self.finds(SUCCESS, "1 packages built")
+
+    async def test_debs_by_a_recipe(self) -> None:
+        """A recipe's variables reach the worker; what was given is a property, and a log of the step."""
+        step = self.given(BuildPackages(recipe=RECIPE), stand_in="", **self.PROPERTIES)
+        variables = {
+            "CEPH_EXTRA_CMAKE_ARGS": "-DA=1 -DB=2",
+            "DEB_BUILD_PROFILES": "pkg.a pkg.b",
+            "DWZ": "false",
+            "X": "y z",
+        }
+        self.expect_commands(shell(*self.COMMAND, env=variables).stdout(report("packages=ceph")).exit(0))
+        self.expect_property("recipe", {"environment": variables, "rpmbuild": []}, "packages")
+        self.expect_log_file(
+            "recipe",
+            "export CEPH_EXTRA_CMAKE_ARGS='-DA=1 -DB=2'\nexport DEB_BUILD_PROFILES='pkg.a pkg.b'\n"
+            "export DWZ=false\nexport X='y z'\n",
+        )
+        await self.finds(SUCCESS, "1 packages built")
+        assert step.environment() == variables
+
+    async def test_rpms_by_a_recipe(self) -> None:
+        """rpmbuild's options follow the other words, on a stand-in after its own."""
+        self.given(BuildPackages(spec="x", recipe=RECIPE), key=RPM, stand_in="Debian", **self.PROPERTIES)
+        variables = {"CEPH_EXTRA_CMAKE_ARGS": "-DA=1 -DB=2", "X": "y z"}
+        options = ["--with=a", "--without=dwz"]
+        self.expect_commands(
+            shell("bash", "scripts/packages-rpm.sh", "ceph.tar.bz2", "19.2.0-3.g73e2fc59", "x", "6", "--nodeps",
+                  *options, env=variables)
+            .stdout(report("packages=ceph")).exit(0)
+        )  # fmt: skip
+        self.expect_property("recipe", {"environment": variables, "rpmbuild": options}, "packages")
         await self.finds(SUCCESS, "1 packages built")
 
     async def test_the_compilers_error_reaches_the_user(self) -> None:
@@ -429,6 +489,7 @@ class TestPublish(StepCase):
     RECORD: ClassVar[dict[str, Any]] = {
         "version": "19.2.0-3-g73e2fc59-1jammy",
         "git_url": FORK,
+        "recipe": {"environment": {"DWZ": "false"}, "rpmbuild": []},
         "ref": "",
         "buildset_id": 7,
         "buildrequest_id": 8,
@@ -437,7 +498,7 @@ class TestPublish(StepCase):
 
     async def test_it_publishes_with_who_built_it(self) -> None:
         """An upload of a good build is published with the record of what built it, and then closed."""
-        self.given(Publish(), version="19.2.0-3-g73e2fc59")
+        self.given(Publish(), version="19.2.0-3-g73e2fc59", recipe=self.RECORD["recipe"])
         self.build.upload = SimpleNamespace(token=TOKEN)
         await self.finds(SUCCESS, "published")
         assert self.publisher.asked == [("publish", TOKEN, self.RECORD), ("close_upload", TOKEN)]
@@ -515,7 +576,7 @@ def test_the_first_command_unpacks_the_scripts(tmp_path: Path) -> None:
 def test_every_step_ends_the_build_when_it_fails_and_has_a_name() -> None:
     """No step lets the build go on after its failure, and each is found by a name of its own."""
     steps = [
-        Machine(), Checkout(CEPH), Version(CEPH), BuildDependencies(), SourceTarball(), BuildPackages(),
+        Machine(), Checkout(CEPH, "v*"), Version(CEPH, "v*"), BuildDependencies(), SourceTarball(), BuildPackages(),
         UploadPackages("http://h/"), Publish(), AlreadyPublished(),
     ]  # fmt: skip
     assert all(step.haltOnFailure and step.flunkOnFailure for step in steps)

@@ -85,7 +85,8 @@ class Virtual(CloudInstallation):
         super().__init__(
             directory, lab,
             clouds=[{"images": {"*-bookworm-*": guest.NAME}, "nova_flavor": NOVA_FLAVOR, "max_instances": 1}],
-            git={"url": f"{url}ceph.git", "canonical_url": f"{url}ceph.git", "allowed": [url]},
+            git={"allowed": [url]},
+            projects={"ceph": {"git_url": f"{url}ceph.git", "canonical_url": f"{url}ceph.git"}},
             packages={
                 "host": hypervisor.ADDRESS,
                 "port": packages,

@@ -469,7 +469,7 @@ def test_user_data_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 SETTINGS = {
-    "git": {"url": "git://x/y", "canonical_url": "git://x/y", "allowed": ["git://x/"]},
+    "git": {"allowed": ["https://github.com/"]},
     "targets": ["ceph-deb-*-x86_64-default"],
     "workers": {
         "host": "0.0.0.0", "start_timeout": 900,

@@ -97,9 +97,9 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dist", "family"),
     [
-        ("focal", "apt-get"),
         ("jammy", "apt-get"),
         ("noble", "apt-get"),
+        ("resolute", "apt-get"),
         ("bookworm", "apt-get"),
         ("trixie", "apt-get"),
         ("centos9", "dnf"),

@@ -52,18 +52,18 @@ def test_every_dist_has_its_python() -> None:
 def test_the_kinds_of_machines() -> None:
     """Each Python comes once for each architecture."""
     assert [machine.index for machine in machines(["x86_64", "aarch64"])] == [
-        "index-cp38-x86_64.json",
         "index-cp39-x86_64.json",
         "index-cp310-x86_64.json",
         "index-cp311-x86_64.json",
         "index-cp312-x86_64.json",
         "index-cp313-x86_64.json",
-        "index-cp38-aarch64.json",
+        "index-cp314-x86_64.json",
         "index-cp39-aarch64.json",
         "index-cp310-aarch64.json",
         "index-cp311-aarch64.json",
         "index-cp312-aarch64.json",
         "index-cp313-aarch64.json",
+        "index-cp314-aarch64.json",
     ]
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import TypeAdapter
 
+from model.recipes import Recipes
 from model.targets import Target, select
 from workers.openstack_settings import OpenStackSettings
 
@@ -90,7 +91,7 @@ def in_force(data: Mapping[str, Any]) -> InForce:
     by_url = parts.port or {"http": 80, "https": 443}[parts.scheme]
     return InForce(
         openstack=openstack,
-        targets=select(data["targets"]),
+        targets=select(data["targets"], Recipes.from_settings(data["projects"], data["flavors"])),
         master_id=openstack.master_id or _kept(Path(data["state"]) / "master-id"),
         start_timeout=float(workers["start_timeout"]),
         listens=(
