@@ -235,6 +235,7 @@ def _by_hand(root: Path, scratch: Path, here: Installation, sha1: str) -> dict[s
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/home/build", "USER": "build", "LANG": "C.UTF-8",
+        **here.settings.recipes.of(target).variables(target.pkg_type),
     }  # fmt: skip
     _settle()
     before, machine = os.times(), cpu_of_machine()

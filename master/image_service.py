@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from buildbot.process.properties import Properties
@@ -15,7 +17,7 @@ from master.dependency_digest import DependencyDigests
 from master.images import NIGHTLY, image_builder, image_test_builder
 from master.refs import resolve
 from workers.image_plan import ONLY_CLOUD, ONLY_IMAGE
-from workers.images import Images, Recipe
+from workers.images import Images, ImageSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from master.project_settings import Project
     from model.package_key import PackageKey
+    from model.recipes import Recipes
     from model.targets import Target
     from workers.openstack import OpenStackProvider
     from workers.openstack_settings import PreparedImages
@@ -45,6 +48,7 @@ class ImageService(BuildbotService):
         *,
         provider: OpenStackProvider,
         projects: Mapping[str, Project],
+        recipes: Recipes,
         git_timeout: float,
         prepared: PreparedImages,
         targets: Sequence[Target],
@@ -53,12 +57,12 @@ class ImageService(BuildbotService):
         """Take the provider and the settings."""
         await super().reconfigService()
         assert self.master is not None
-        self._projects, self._git_timeout = projects, git_timeout
+        self._projects, self._recipes, self._git_timeout = projects, recipes, git_timeout
         self._prepared, self._targets = prepared, tuple(targets)
         if not hasattr(self, "_images"):
             self._provider = provider
             self._digests = DependencyDigests(self.master.reactor, state / "digests", git_timeout)
-            self._images = Images(provider, self._digests.of, self.master.reactor)
+            self._images = Images(provider, self._digest, self.master.reactor)
             self._base_image = provider.choose_image
 
     @async_to_deferred
@@ -91,7 +95,7 @@ class ImageService(BuildbotService):
         assert self.master is not None
         url, branch = self._projects[target.project].git_url, self._prepared.branch
         sha1 = await resolve(self.master.reactor, url, branch, self._git_timeout)
-        digest = await self._digests.of(url, sha1)
+        digest = await self._digest(target, url, sha1)
         await self._images.tidy(self._is_open, request_id)
         return url, branch, sha1, digest
 
@@ -99,8 +103,8 @@ class ImageService(BuildbotService):
         self, cloud: str, server_id: str, key: PackageKey, *, base_id: str, digest: str, request_id: int
     ) -> tuple[str, str]:
         """Make an image of a server; give its id and name."""
-        recipe = Recipe(key.target, key.sha1, digest, base_id, request_id)
-        return await self._images.make(cloud, server_id, recipe)
+        source = ImageSource(key.target, key.sha1, digest, base_id, request_id)
+        return await self._images.make(cloud, server_id, source)
 
     async def ask_for_test(self, cloud: str, image_id: str, name: str, key: PackageKey, ref: str) -> int:
         """Have an image tested by one build; give the buildrequest."""
@@ -140,6 +144,12 @@ class ImageService(BuildbotService):
         ]
         if builder is not None and builder["name"] in names:
             self._tidy()
+
+    async def _digest(self, target: Target, git_url: str, sha1: str) -> str:
+        """Return the digest of what is installed for a commit: its dependency lists, and the target's recipe."""
+        lists = await self._digests.of(git_url, sha1)
+        record = self._recipes.of(target).record(target.pkg_type)
+        return hashlib.sha256(json.dumps([lists, record], sort_keys=True).encode()).hexdigest()
 
     def _tidy(self) -> None:
         ensureDeferred(self._images.tidy(self._is_open)).addErrback(_told)

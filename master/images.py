@@ -166,6 +166,7 @@ def image_services(settings: Settings) -> list[BuildbotService]:
         ImageService(
             provider=provider(settings),
             projects=settings.projects,
+            recipes=settings.recipes,
             git_timeout=settings.git.timeout,
             prepared=openstack.prepared_images,
             targets=tuple(targets),

@@ -57,7 +57,7 @@ class ImageError(ValueError):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ImageSource:
     """What an image is made from."""
 
     target: Target
@@ -71,9 +71,9 @@ class Images:
     """The prepared images of every cloud of one provider."""
 
     def __init__(
-        self, provider: OpenStackProvider, digest: Callable[[str, str], Awaitable[str]], clock: Any
+        self, provider: OpenStackProvider, digest: Callable[[Target, str, str], Awaitable[str]], clock: Any
     ) -> None:
-        """Take the provider, what gives the digest of a git URL's commit or raises ValueError, and a clock."""
+        """Take the provider, a clock, and what gives a target's digest of a git URL's commit or raises ValueError."""
         self._provider = provider
         self._digest = digest
         self._clock = clock
@@ -116,7 +116,7 @@ class Images:
             return None, f"the prepared image {image.name} needs a disk of {image.properties[DISK]} GB"
         try:
             sha1 = PackageKey.from_string(boot.asked("package_key")).sha1
-            digest = await self._digest(boot.asked("git_url"), sha1)
+            digest = await self._digest(boot.target, boot.asked("git_url"), sha1)
         except ValueError as error:
             return None, f"not the prepared image {image.name}: {error}"
         if image.properties.get(DIGEST) != digest:
@@ -129,17 +129,17 @@ class Images:
 
     # -- the life of an image
 
-    async def make(self, cloud_title: str, server_id: str, recipe: Recipe) -> tuple[str, str]:
+    async def make(self, cloud_title: str, server_id: str, source: ImageSource) -> tuple[str, str]:
         """Make an image of a server and wait for it; give its id and name. ImageError leaves none."""
         fleet, instance = self._find(cloud_title, server_id)
-        wanted = fleet.cloud.settings.image(recipe.target)
+        wanted = fleet.cloud.settings.image(source.target)
         assert wanted is not None
         now = datetime.fromtimestamp(self._clock.seconds(), UTC)
-        name = f"buildpackages-{recipe.target}-{now:%Y%m%d-%H%M}-{recipe.digest[:8]}"
+        name = f"buildpackages-{source.target}-{now:%Y%m%d-%H%M}-{source.digest[:8]}"
         properties = {
-            PREPARED: recipe.target.name, STATE: MAKING, DIGEST: recipe.digest, BASE: recipe.base_id,
-            SETTING: _setting(wanted), DISK: str(instance.flavor.disk), SHA1: recipe.sha1,
-            REQUEST: str(recipe.request_id),
+            PREPARED: source.target.name, STATE: MAKING, DIGEST: source.digest, BASE: source.base_id,
+            SETTING: _setting(wanted), DISK: str(instance.flavor.disk), SHA1: source.sha1,
+            REQUEST: str(source.request_id),
         }  # fmt: skip
         snapshots = Snapshots(fleet.cloud)
         image_id = ""

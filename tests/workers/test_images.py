@@ -19,7 +19,7 @@ from workers.cloud import Cloud
 from workers.cloud_data import Image
 from workers.cloud_errors import Kind, Trouble
 from workers.image_plan import clouds_of, is_prepared
-from workers.images import ImageError, Images, Recipe
+from workers.images import ImageError, Images, ImageSource
 from workers.openstack_settings import (
     BootVolume,
     CloudSettings,
@@ -52,7 +52,7 @@ class Glance:
     monkeypatch: pytest.MonkeyPatch
     targets: tuple[str, ...] = ("*-bookworm-*",)
     digest: str | Exception = DIGEST
-    digests: list[tuple[str, str]] = field(default_factory=list)
+    digests: list[tuple[str, str, str]] = field(default_factory=list)
     calls: int = 0
     """Calls of the cloud that the last coroutine made."""
 
@@ -111,8 +111,8 @@ class Glance:
         )
         return Images(provider, self._digest, clock), fleet  # type: ignore[arg-type]
 
-    async def _digest(self, git_url: str, sha1: str) -> str:
-        self.digests.append((git_url, sha1))
+    async def _digest(self, target: Target, git_url: str, sha1: str) -> str:
+        self.digests.append((str(target), git_url, sha1))
         if isinstance(self.digest, Exception):
             raise self.digest
         return self.digest
@@ -145,7 +145,7 @@ def test_a_build_runs_on_the_image_for_its_dependencies(glance: Glance) -> None:
     image, why = glance.choose()
     assert image.id == image_id
     assert why == f"image {NAME} ({image_id}): prepared {image.created_at[:10]} for these dependencies"
-    assert glance.digests == [(URL, SHA1)]
+    assert glance.digests == [(str(DEB), URL, SHA1)]
 
 
 def test_a_build_with_other_dependencies_runs_on_the_base(glance: Glance, base: str) -> None:
@@ -300,9 +300,9 @@ def test_glance_in_trouble_does_not_end_a_build(glance: Glance, base: str) -> No
 # -- how an image is made
 
 
-def recipe(request_id: int = 7) -> Recipe:
+def image_source(request_id: int = 7) -> ImageSource:
     """What an image is made from."""
-    return Recipe(DEB, SHA1, DIGEST, "base-1", request_id)
+    return ImageSource(DEB, SHA1, DIGEST, "base-1", request_id)
 
 
 def test_an_image_of_a_server_says_what_it_is(glance: Glance) -> None:
@@ -311,7 +311,7 @@ def test_an_image_of_a_server_says_what_it_is(glance: Glance) -> None:
 
     async def make(images: Images, fleet: Any) -> tuple[str, str]:
         fleet.instances["b"] = SimpleNamespace(server_id=server.id, flavor=SimpleNamespace(disk=5))
-        made: tuple[str, str] = await images.make("packages", server.id, recipe())
+        made: tuple[str, str] = await images.make("packages", server.id, image_source())
         return made
 
     image_id, name = glance.asking(make)
@@ -335,12 +335,12 @@ def test_a_server_that_is_gone_makes_no_image(glance: Glance) -> None:
 
     async def make(images: Images, fleet: Any) -> None:
         with pytest.raises(ImageError, match=f"instance {unknown} in cloud packages is gone"):
-            await images.make("packages", unknown, recipe())
+            await images.make("packages", unknown, image_source())
         fleet.instances["b"] = SimpleNamespace(server_id=unknown, flavor=SimpleNamespace(disk=5))
         with pytest.raises(ImageError, match="could not be found"):
-            await images.make("packages", unknown, recipe())
+            await images.make("packages", unknown, image_source())
         with pytest.raises(ImageError, match="cloud sepia is not in the settings any more"):
-            await images.make("sepia", unknown, recipe())
+            await images.make("sepia", unknown, image_source())
 
     glance.asking(make)
     assert glance.there() == {}
@@ -380,7 +380,7 @@ def making(monkeypatch: pytest.MonkeyPatch, taking: Taking, seconds: int = 4000)
     monkeypatch.setattr("workers.images.Snapshots", lambda _: taking)
     images = Images(SimpleNamespace(fleets=[fleet]), None, clock)  # type: ignore[arg-type]
     results: list[Any] = []
-    waiting = ensureDeferred(images.make("sepia", "server-1", recipe()))
+    waiting = ensureDeferred(images.make("sepia", "server-1", image_source()))
     waiting.addBoth(results.append)
     for _ in range(seconds):
         clock.advance(1)
