@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from buildbot.process.buildstep import BuildStep
 from buildbot.process.results import SUCCESS
 
+from model import build_commands
 from steps import commands
 from steps.script import Script
 
@@ -19,7 +20,7 @@ _SCRIPTS = Path(__file__).parent / "scripts"
 
 
 class Machine(Script):
-    """Puts our scripts on the worker, and learns what machine it is."""
+    """Puts our scripts on the worker, learns what machine it is, and fails if it lacks a command that builds call."""
 
     name = "machine"
     doing = "looking at the machine"
@@ -28,6 +29,7 @@ class Machine(Script):
         """Take the MiB of memory that one parallel compiler job needs."""
         super().__init__(**kwargs)
         scripts = {path.name: path.read_text() for path in sorted(_SCRIPTS.iterdir()) if path.is_file()}
+        scripts |= {"needs-deb": build_commands.table("deb"), "needs-rpm": build_commands.table("rpm")}
         self.initialStdin = f"{json.dumps(scripts)}\n{self.report_key}\n"
         self._memory_per_job = memory_per_job
 
@@ -35,13 +37,13 @@ class Machine(Script):
         """Unpack the scripts from the first line of the standard input, then run the one that looks around."""
         # Unbuffered: the second line is for the script.
         unpack = (
-            "import json, os\n"
+            "import json, os, sys\n"
             "os.makedirs('scripts', exist_ok=True)\n"
             "for name, text in json.loads(open(0, 'rb', 0, closefd=False).readline()).items():\n"
             "    open('scripts/' + name, 'w').write(text)\n"
-            "os.execvp('bash', ['bash', 'scripts/machine.sh'])\n"
+            "os.execvp('bash', ['bash', 'scripts/machine.sh', *sys.argv[1:]])\n"
         )
-        return ["python3", "-c", unpack]
+        return ["python3", "-c", unpack, f"scripts/needs-{self.key.target.pkg_type}"]
 
     def finish(self) -> str:
         """Keep the machine's size as properties, and say what stands in for what."""

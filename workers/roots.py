@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.build_commands import packages
 from model.distros import DISTS
 from model.targets import Target
 from workers.provider import NoMachineEver
@@ -29,15 +30,9 @@ if TYPE_CHECKING:
 BUILD_UID = 64017
 """The user `build` inside; no user of the machine outside should have this number."""
 
-_COMMON = (
-    "apt-utils", "build-essential", "bzip2", "ca-certificates", "cmake", "debhelper", "devscripts",
-    "dh-python", "equivs", "fakeroot", "git", "libdistro-info-perl", "lsb-release", "pkg-config",
-    "procps", "python3", "python3-all", "python3-setuptools", "sudo", "xz-utils",
-)  # fmt: skip
-_FOR_RPMS = ("createrepo-c", "dnf", "rpm")
 _WORKER_FILES = ("scripts/install-worker.py", "scripts/run-worker.py", "worker-requirements.txt")
 _HERE = Path(__file__).parent
-_RECIPE = "6"
+_RECIPE = "7"
 """Raise it when the way a root is made changes; roots of another recipe are made anew."""
 
 
@@ -65,7 +60,8 @@ class Root:
     @property
     def packages(self) -> tuple[str, ...]:
         """Packages inside, besides the essential ones."""
-        return _COMMON + (_FOR_RPMS if self.stand_in_for else ())
+        found = {*packages("apt", "deb"), *(packages("apt", "rpm") if self.stand_in_for else ())}
+        return tuple(sorted(found))
 
     @property
     def stand_in(self) -> str:

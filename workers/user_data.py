@@ -14,10 +14,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from model import build_commands
 from model.targets import Target
 
-FAMILIES: Mapping[str, str] = {
+if TYPE_CHECKING:
+    from model.build_commands import Family
+    from model.distros import PkgType
+
+FAMILIES: Mapping[str, Family] = {
     "debian": "apt",
     "ubuntu": "apt",
     "centos": "dnf",
@@ -93,10 +99,10 @@ class BootConfig:
 _NO_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----"
 
 
-def render(config: BootConfig, family: str = "") -> str:
-    """Give the script for a machine; its family is the target's distribution's unless named."""
+def render(config: BootConfig, family: Family | None = None) -> str:
+    """Return the script for a machine. Its family is that of the target's distribution unless given."""
     family = family or FAMILIES[config.target.distribution.distro]
-    parts = {"values": _values(config), "common": _template("common")}
+    parts = {"values": _values(config, family), "common": _template("common")}
     text = _SOURCED.sub(lambda match: parts[match[1]], _template(family))
     if len(text.encode()) > MOST_BYTES:
         size = len(text.encode())
@@ -108,7 +114,7 @@ def _template(name: str) -> str:
     return (_HERE / f"templates/user_data-{name}.sh").read_text()
 
 
-def _values(config: BootConfig) -> str:
+def _values(config: BootConfig, family: Family) -> str:
     wheels = f"{config.packages_url}wheels/"
     release = version("buildbot-worker")
     worker = {
@@ -141,6 +147,12 @@ def _values(config: BootConfig) -> str:
     }
     lines = ["# What is said by the master."]
     lines += [f"{name}={shlex.quote(value)}" for name, value in values.items()]
+    pkg_type: PkgType = "deb" if family == "apt" else "rpm"
+    for name, words in (
+        ("needs", build_commands.needs(family, pkg_type)),
+        ("packages", build_commands.packages(family, pkg_type)),
+    ):
+        lines.append(f"{name}=({shlex.join(words)})")
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(config.environment.items())]
     return "\n".join([*lines, *map(_program, _PROGRAMS)]) + "\n"
 
@@ -172,7 +184,7 @@ def main() -> None:
         tls_ca=_NO_CERTIFICATE,
         environment={"http_proxy": "http://proxy.example.org:3128"},
     )
-    print(render(config, arguments.family or ""), end="")
+    print(render(config, arguments.family), end="")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,16 +54,65 @@ def test_every_script_is_bash_and_sources_the_common_part() -> None:
 # machine.sh
 
 
+def machine(
+    directory: Path, *needs: str, path: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run machine.sh with a list of needs."""
+    (directory / "needs").write_text("".join(f"{line}\n" for line in needs))
+    return run_script(directory, "machine", "needs", path=path, **environment)
+
+
 def test_the_machine_tells_its_size(tmp_path: Path) -> None:
     """System, cores and memory are values that the step reads, and so is what stands in for the distribution."""
-    told = values(run_script(tmp_path, "machine", BUILDPACKAGES_STAND_IN=""))
+    told = values(machine(tmp_path, BUILDPACKAGES_STAND_IN=""))
     assert told["system"]
     assert int(told["cores"]) >= 1
     assert int(told["memory"]) >= 1
     assert told["stand_in"] == ""
-    assert (
-        values(run_script(tmp_path, "machine", BUILDPACKAGES_STAND_IN="Debian for centos9"))["stand_in"]
-        == "Debian for centos9"
+    stand_in = values(machine(tmp_path, BUILDPACKAGES_STAND_IN="Debian for centos9"))["stand_in"]
+    assert stand_in == "Debian for centos9"
+
+
+MISSING = (
+    "bash bash bash bash",
+    "no-such-command no-such-package other-package another-package",
+    "no-such-second no-such-package other-package another-package",
+    "python3:no_such_module no-such-python b c",
+    "python3:json a b c",
+    "not-needed - other-package another-package",
+)
+
+
+def test_the_machine_names_the_commands_that_it_lacks(tmp_path: Path) -> None:
+    """Each missing command and Python module is named, and each package of this system that brings them, once."""
+    system = values(machine(tmp_path))["system"]
+    assert sentence(machine(tmp_path, *MISSING)) == (
+        f"{system} lacks what builds call: no-such-command, no-such-second, the Python module no_such_module."
+        " Install no-such-package no-such-python on this machine, or in the image that it is made from"
+    )
+
+
+@pytest.mark.parametrize(
+    ("manager", "packages"),
+    [("dnf", "other-package b"), ("zypper", "another-package c"), ("", "another-package c")],
+)
+def test_the_machine_names_packages_of_its_own_system(tmp_path: Path, manager: str, packages: str) -> None:
+    """Where there is no apt-get, the packages are dnf's or zypper's, and what only they need is asked for."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to(Path(sys.executable).resolve())
+    for name in ("awk", "bash", "dirname", "id", "nproc", "uname"):
+        found = shutil.which(name)
+        assert found
+        (tmp_path / "bin" / name).symlink_to(found)
+    if manager:
+        tool(tmp_path / "bin", manager, "")
+    (tmp_path / "needs").write_text("".join(f"{line}\n" for line in MISSING))
+    ran = subprocess.run(
+        ["bash", str(SCRIPTS / "machine.sh"), "needs"],
+        cwd=tmp_path, env={"PATH": f"{tmp_path}/bin"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert sentence(ran).endswith(
+        f"the Python module no_such_module, not-needed. Install {packages} on this machine, or in the image that it is made from"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
+import tempfile
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import pytest
 from twisted.internet.error import ConnectionLost
 from twisted.trial import unittest
 
+from model import build_commands
 from model.package_key import PackageKey
 from model.recipes import Recipe
 from steps.build import BuildDependencies, BuildPackages, SourceTarball
@@ -44,6 +46,7 @@ RECIPE = Recipe(
 )
 TOKEN = "the-token-of-this-build"
 KEY = "0123456789abcdef0123456789abcdef"
+NEEDS = {"needs-deb": build_commands.table("deb"), "needs-rpm": build_commands.table("rpm")}
 
 
 class FakePublisher:
@@ -126,11 +129,11 @@ class TestMachine(StepCase):
         step = self.given(Machine(memory_per_job=3072))
         scripts = {path.name: path.read_text() for path in SCRIPTS.iterdir() if path.is_file()}
         first, second, rest = step.initialStdin.split("\n")
-        assert json.loads(first) == scripts
+        assert json.loads(first) == {**scripts, **NEEDS}
         assert (second, rest) == (KEY, "")
         assert {"common.sh", "checkout.sh", "upload.py"} <= set(scripts)
         self.expect_commands(
-            shell("python3", "-c", step.compose()[2], initial_stdin=step.initialStdin)
+            shell("python3", "-c", step.compose()[2], "scripts/needs-deb", initial_stdin=step.initialStdin)
             .stdout("Linux x 6.1\n" + report(*self.VALUES, f"stand_in={stand_in.replace(' ', '%20')}")).exit(0)
         )  # fmt: skip
         return step
@@ -150,6 +153,24 @@ class TestMachine(StepCase):
             SUCCESS,
             "Ubuntu 22.04.4 LTS, 16 cores, 20000 MiB, 6 jobs; Debian's rpmbuild stands in for centos9",
         )
+
+    async def test_the_command_unpacks_the_scripts(self) -> None:
+        """The worker finds every script as it is here, and the lists of commands; then it looks at the machine."""
+        step = self.given(Machine())
+        with tempfile.TemporaryDirectory() as name:
+            finished = subprocess.run(
+                step.compose(), input=step.initialStdin, cwd=name, capture_output=True, text=True
+            )
+            unpacked = {path.name: path.read_text() for path in Path(name, "scripts").iterdir()}
+        assert finished.returncode == 0, finished.stderr
+        for line in finished.stdout.splitlines():
+            step.output.feed(line)
+        assert step.output.values["cores"].isdecimal()
+        assert unpacked == json.loads(step.initialStdin.partition("\n")[0])
+
+    async def test_rpms_need_other_commands(self) -> None:
+        """The machine is asked for the commands of its target's type of packages."""
+        assert self.given(Machine(), RPM).compose()[3:] == ["scripts/needs-rpm"]
 
 
 class TestCheckout(StepCase):
@@ -557,20 +578,6 @@ class TestAlreadyPublished(StepCase):
         self.given(AlreadyPublished())
         self.expect_property("published", "", "look")
         await self.finds(SUCCESS, "not published yet")
-
-
-def test_the_first_command_unpacks_the_scripts(tmp_path: Path) -> None:
-    """What the first step has the worker run leaves every script as it is here, and then looks at the machine."""
-    step = Machine()
-    finished = subprocess.run(
-        step.compose(), input=step.initialStdin, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert finished.returncode == 0, finished.stderr
-    for line in finished.stdout.splitlines():
-        step.output.feed(line)
-    assert step.output.values["cores"].isdecimal()
-    unpacked = {path.name: path.read_text() for path in (tmp_path / "scripts").iterdir()}
-    assert unpacked == {path.name: path.read_text() for path in SCRIPTS.iterdir() if path.is_file()}
 
 
 def test_every_step_ends_the_build_when_it_fails_and_has_a_name() -> None:

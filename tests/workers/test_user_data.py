@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.distros import DISTS
+from model import build_commands
+from model.build_commands import Family
+from model.distros import DISTS, PkgType
 from model.targets import Target, matrix
 from tests.workers.test_tls import NOW
 from workers.tls import self_signed
@@ -123,8 +125,28 @@ def test_every_target_has_user_data() -> None:
         assert len(render(replace(PLAIN, target=target)).encode()) < MOST_BYTES
 
 
+@pytest.mark.parametrize(
+    ("family", "needs", "package"),
+    [
+        ("apt", "wget xz dch", "python3-venv"),
+        ("dnf", "wget xz cpio debugedit dnf dwz", "dnf-plugins-core"),
+        ("zypper", "wget xz cpio debugedit dwz", "python311"),
+    ],
+)
+def test_a_machine_gets_what_the_list_of_commands_says(family: Family, needs: str, package: str) -> None:
+    """Each family's script checks the commands of the one list, and installs that list's packages."""
+    lines = render(PLAIN, family).splitlines()
+    pkg_type: PkgType = "deb" if family == "apt" else "rpm"
+    [checked] = [line for line in lines if line.startswith("needs=(")]
+    assert f" {needs}" in checked
+    assert checked == f"needs=({' '.join(build_commands.needs(family, pkg_type))})"
+    [installed] = [line for line in lines if line.startswith("packages=(")]
+    assert package in installed.removeprefix("packages=(").rstrip(")").split()
+    assert installed == f"packages=({' '.join(build_commands.packages(family, pkg_type))})"
+
+
 @pytest.mark.parametrize("family", ["apt", "dnf", "zypper"])
-def test_the_scripts_are_sound(tmp_path: Path, family: str) -> None:
+def test_the_scripts_are_sound(tmp_path: Path, family: Family) -> None:
     """bash parses the whole script of each family, and shellcheck has nothing to say, with no check off for the file."""
     script = render(replace(PLAIN, tls_ca=pem(tmp_path), environment={"http_proxy": "http://p/"}), family)
     file = tmp_path / "user-data.sh"

@@ -191,8 +191,8 @@ def test_an_image_that_has_everything(machine: Machine, tmp_path: Path) -> None:
 def test_an_image_that_lacks_a_package_and_the_worker(
     machine: Machine, master: SmallMaster, server: PackageServerProcess, wheels: Path
 ) -> None:
-    """The package comes from the machine's mirrors, the worker from the master's wheels; it may all be run again."""
-    machine.run("dpkg", "--remove", "--force-depends", "lsb-release")
+    """The packages come from the machine's mirrors, the worker from the master's wheels; it may all be run again."""
+    machine.run("dpkg", "--remove", "--force-depends", "lsb-release", "python3.11-venv", "wget")
     machine.leave_out("opt/buildbot-worker")
     ca = (master.directory.parent / "state/worker-tls.crt").read_text()
     told = replace(config(master.port, server.url), tls_ca=ca, wheels=digests(wheels))
@@ -201,7 +201,7 @@ def test_an_image_that_lacks_a_package_and_the_worker(
         assert master.attached, machine.console()
         lines = phases(machine.console())[1:]
         assert lines == [
-            "installing what builds need; missing: lsb_release",
+            "installing what builds need; missing: python3:ensurepip wget lsb_release",
             "what builds need is installed",
             "getting buildbot-worker 4.3.0 from http://HOST/wheels/",
             lines[3],

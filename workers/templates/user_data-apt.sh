@@ -1,20 +1,10 @@
 #!/bin/bash
 # User data of a build machine with Debian or Ubuntu.
-# shellcheck disable=SC2034  # values.sh and common.sh use what is said here, and the other way round
+# shellcheck disable=SC2034,SC2154  # values.sh and common.sh use what is set here, and the other way round
 set -euo pipefail
 
 # shellcheck source=/dev/null
 . values.sh
-
-needs=(
-    apt-ftparchive bzip2 cmake dch dh dh_python3 dpkg-buildpackage equivs-build fakeroot g++ git
-    lsb_release make mk-build-deps pkg-config ps python3 sudo xz
-)
-packages=(
-    apt-utils build-essential bzip2 ca-certificates cmake debhelper devscripts dh-python equivs fakeroot
-    git libdistro-info-perl lsb-release pkg-config procps python3 python3-all python3-setuptools sudo
-    xz-utils
-)
 
 install_packages() {
     export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1

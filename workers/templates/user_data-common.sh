@@ -100,10 +100,18 @@ forget_user_data() {
     rm -f /var/lib/cloud/instance/user-data.txt* /var/lib/cloud/instance/scripts/part-*
 }
 
+# NEED: whether the machine has a command, or a module for python3:MODULE.
+has() {
+    case $1 in
+        python3:*) python3 -I -c "import ${1#*:}" ;;
+        *) command -v "$1" ;;
+    esac >/dev/null 2>&1
+}
+
 add_packages() {
     local missing=() one
     for one in "${needs[@]}"; do
-        command -v "$one" >/dev/null || missing+=("$one")
+        has "$one" || missing+=("$one")
     done
     if [ ${#missing[@]} = 0 ]; then
         say "what builds need is there"
@@ -112,7 +120,7 @@ add_packages() {
         install_packages
         hash -r
         for one in "${missing[@]}"; do
-            command -v "$one" >/dev/null || fail "there is still no $one, although all packages are installed"
+            has "$one" || fail "there is still no $one, although all packages are installed"
         done
         say "what builds need is installed"
     fi
