@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench.report import Report, Row, at_most, spread
-from demo import ceph_shaped, git_server
+from demo import ceph_shaped, servers
 from steps import commands
 from tests.integration.harness import CHECKOUT
 from tests.patience import free_ports
@@ -128,13 +128,13 @@ def report(ours: list[Clone], full: list[Clone]) -> Report:
 @contextmanager
 def _served(source: Path) -> Iterator[CountingProxy]:
     [port] = free_ports(1)
-    git_server.serve(source, port)
+    servers.serve_repositories(source, port)
     proxy = CountingProxy(port)
     try:
         yield proxy
     finally:
         proxy.close()
-        git_server.stop(source)
+        servers.stop(source)
 
 
 def _ours(directory: Path, proxy: CountingProxy, url: str, sha1: str) -> Clone:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from demo import ceph_shaped, git_server, install, real_ceph
+from demo import ceph_shaped, install, real_ceph, servers
 from demo.rest import AskError, Master
 from master import control
 from master.settings import Settings, SettingsError, default_path
@@ -243,7 +243,7 @@ def run(chosen: Input) -> None:
     settings = Settings.from_file(chosen.settings_file)
     sha1 = chosen.import_repository(settings.workers.local.mirrors.get("debian"))
     say(f"input: commit {sha1} of {chosen.directory / 'ceph.git'}")
-    git_server.serve(chosen.directory, chosen.port)
+    servers.serve_repositories(chosen.directory, chosen.port)
     roots = prepare_roots(settings, chosen.targets)
     say(control.start(chosen.settings_file, settings))
     token = operator_token(settings.state)
@@ -255,9 +255,9 @@ def run(chosen: Input) -> None:
 
 
 def stop_all() -> None:
-    """End the masters and git daemons of all inputs."""
+    """End the masters and servers of all inputs."""
     for chosen in inputs().values():
-        git_server.stop(chosen.directory)
+        servers.stop(chosen.directory)
         if chosen.settings_file.exists():
             print(control.stop(Settings.from_file(chosen.settings_file)))
 
@@ -275,7 +275,7 @@ def main() -> int:
             run(inputs()[arguments.input])
     except (
         AskError, SettingsError, control.ControlError, install.InstallError,
-        ceph_shaped.CephShapedError, real_ceph.RealCephError,
+        ceph_shaped.CephShapedError, real_ceph.RealCephError, servers.PortTaken,
     ) as error:  # fmt: skip
         print(f"\nfailed: {error}", file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from unittest import mock
 import requests
 import yaml
 
-from demo import ceph_shaped, git_server
+from demo import ceph_shaped, servers
 from master import control
 from master.settings import Settings
 from master.users import operator_token
@@ -78,7 +78,7 @@ class Installation:
 
     def serve(self) -> None:
         """Serve every repository below `input`."""
-        git_server.serve(self.input, self.git_port)
+        servers.serve_repositories(self.input, self.git_port)
 
     def start(self, *, patch: str = "") -> None:
         """Start the master and wait until it answers.
@@ -113,7 +113,7 @@ class Installation:
         """Stop the master as an operator does, which it obeys, and the git daemon."""
         with mock.patch.object(control, "_STOP_SECONDS", 30 * SLOW):
             told = control.stop(self.settings)
-        git_server.stop(self.input)
+        servers.stop(self.input)
         assert "killed" not in told, told
 
     @property
