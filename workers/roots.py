@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -30,10 +31,21 @@ if TYPE_CHECKING:
 BUILD_UID = 64017
 """The user `build` inside; no user of the machine outside should have this number."""
 
-_WORKER_FILES = ("scripts/install-worker.py", "scripts/run-worker.py", "worker-requirements.txt")
+_INGREDIENTS = (
+    "scripts/install-worker.py", "scripts/run-worker.py", "worker-requirements.txt", "templates/macros.stand-in",
+)  # fmt: skip
+"""Files of ours that a root is made with."""
 _HERE = Path(__file__).parent
 _RECIPE = "7"
 """Raise it when the way a root is made changes; roots of another recipe are made anew."""
+
+_DEBUG_PACKAGES = """
+%install %{?_enable_debug_packages:%{?buildsubdir:%{debug_package}}}\\
+%%install\\
+%{nil}
+"""
+"""Defines the debug packages where a spec says %install, as EL 8 to 10 do. From 4.20 on rpm does it, and fails if they are there
+already (https://github.com/rpm-software-management/rpm/pull/3085)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,7 @@ class Root:
     @property
     def name(self) -> str:
         """The directory's name: what it is, and a digest of how it was made."""
-        ours = [(_HERE / name).read_text() for name in _WORKER_FILES]
+        ours = [(_HERE / name).read_text() for name in _INGREDIENTS]
         made_of = json.dumps([self.packages, version("buildbot-worker"), _RECIPE, ours])
         digest = hashlib.sha256(made_of.encode()).hexdigest()[:8]
         purpose = f"-for-{self.stand_in_for}" if self.stand_in_for else ""
@@ -173,11 +185,18 @@ def host_suite() -> str:
 
 
 def _add_macros(making: Path, dist: str) -> None:
-    """Define what an rpm spec expects of the distribution that is stood in for."""
+    file = making / "etc/rpm/macros.stand-in"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(macros(dist, _run(["chroot", str(making), "rpm", "--version"])))
+
+
+def macros(dist: str, rpm_version: str) -> str:
+    """Return what an rpm spec expects of the distribution that is stood in for; `rpm_version` is what rpm --version prints."""
     row = DISTS[dist]
-    macros = making / "etc/rpm/macros.stand-in"
-    macros.parent.mkdir(parents=True, exist_ok=True)
-    macros.write_text(f"%dist .{row.dist_release}\n%rhel {row.version}\n%{row.dist_release} 1\n")
+    text = f"%dist .{row.dist_release}\n%rhel {row.version}\n%{row.dist_release} 1\n"
+    text += (_HERE / "templates/macros.stand-in").read_text()
+    major, minor = map(int, re.findall(r"\d+", rpm_version)[:2])
+    return text if (major, minor) >= (4, 20) else text + _DEBUG_PACKAGES
 
 
 def _run(command: Sequence[str], told: str = "") -> str:
