@@ -14,7 +14,7 @@ help:  ## show this list
 demo: .venv/installed  ## build, publish and install the input's packages (INPUT=ceph: real Ceph)
 	@$(SUDO) $(PYTHON) -m demo --input $(INPUT)
 
-stop:  ## end the master, every worker process, and the demonstration's git daemon
+stop:  ## end the master, every worker process, and the demonstration's servers
 	@[ ! -x $(PYTHON) ] || $(SUDO) $(PYTHON) -m demo --stop
 
 start: .venv/installed  ## start the master that settings.yaml describes

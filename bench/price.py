@@ -77,7 +77,7 @@ at repository
 cd ..
 pool=pool/main/c/ceph binary=dists/$codename/main/binary-$arch
 mkdir -p "../repo/$pool" "../repo/$binary" "../repo/dists/$codename/main/source"
-mv ./*.deb ./*.dsc ./*.orig.tar.* ./*.debian.tar.* "../repo/$pool/"
+mv ./*.deb ./*.dsc "ceph_$version-1.tar.gz" "../repo/$pool/"
 cd ../repo
 apt-ftparchive --arch "$arch" packages pool >"$binary/Packages"
 apt-ftparchive sources pool >"dists/$codename/main/source/Sources"
@@ -234,7 +234,7 @@ def _by_hand(root: Path, scratch: Path, here: Installation, sha1: str) -> dict[s
                     here.git_url, sha1, target.dist, target.deb_arch, str(jobs))  # fmt: skip
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/home/build", "USER": "build", "LANG": "C.UTF-8",
+        "HOME": "/home/build", "USER": "build", "LANG": "C.UTF-8", **here.downloads,
         **here.settings.recipes.of(target).variables(target.pkg_type),
     }  # fmt: skip
     _settle()

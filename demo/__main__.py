@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _POLL_SECONDS = 0.5
+_DOWNLOADS_PORT = 9480
+"""The shaped input's make-dist downloads from here unless its environment names another server."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,9 @@ def run(chosen: Input) -> None:
     sha1 = chosen.import_repository(settings.workers.local.mirrors.get("debian"))
     say(f"input: commit {sha1} of {chosen.directory / 'ceph.git'}")
     servers.serve_repositories(chosen.directory, chosen.port)
+    if chosen.name == "shaped":
+        ceph_shaped.write_downloads(chosen.directory)
+        servers.serve_downloads(chosen.directory, _DOWNLOADS_PORT)
     roots = prepare_roots(settings, chosen.targets)
     say(control.start(chosen.settings_file, settings))
     token = operator_token(settings.state)

@@ -7,22 +7,36 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import random
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from demo.ceph_shaped_history import (
+    AFTER_TAG,
+    ERASURE_CODE_HISTORY,
+    OLD_TAG,
+    ON_WIP,
+    TAG,
+    UNTIL_REEF,
+    UNTIL_SQUID,
+)
+from demo.servers import DOWNLOADS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from demo.ceph_shaped_history import Commit
+
 TREE = Path(__file__).parent / "ceph_shaped_tree"
-TAG = "v19.2.0"
 WIP = "wip/demo"
 SUBMODULE = "src/ceph-erasure-code"
 IDENTITY = "On-demand Ceph packages <packages@example.invalid>"
@@ -87,117 +101,18 @@ COMMITS_IN_ROUND = 10
 TOPIC_COMMITS = 5  # of each round, on a side branch that the round's last commit merges
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One text of a file replaced by another, which must be there exactly once."""
-
-    path: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Commit:
-    """A commit that adds `files` of the template tree and then makes `edits`."""
-
-    subject: str
-    files: tuple[str, ...] = ()
-    edits: tuple[Edit, ...] = ()
-    adds_submodule: bool = False
-
-
-ERASURE_CODE_HISTORY = (
-    Commit("gf256: multiply and divide", files=("README.md", "gf256.cc", "gf256.h")),
-    Commit(
-        "reed_solomon: any k chunks give the data back",
-        files=("CMakeLists.txt", "reed_solomon.cc", "reed_solomon.h"),
-    ),
-)
-BEFORE_TAG = (
-    Commit(
-        "common: ceph.conf, checksums, hashes and the version",
-        files=(
-            ".gitignore",
-            "COPYING",
-            "README.md",
-            "src/ceph_release",
-            "src/ceph_ver.h.in",
-            "src/common/conf_file.cc",
-            "src/common/conf_file.h",
-            "src/common/crc32c.cc",
-            "src/common/crc32c.h",
-            "src/common/hash.cc",
-            "src/common/hash.h",
-            "src/common/version.cc",
-            "src/common/version.h",
-        ),
-    ),
-    Commit("crush: draw straws", files=("src/crush/placement.cc", "src/crush/placement.h")),
-    Commit("erasure-code: as a submodule", files=(".gitmodules",), adds_submodule=True),
-    Commit(
-        "tools: ceph, ceph-conf and ceph-erasure-code-tool",
-        files=(
-            "CMakeLists.txt",
-            "PendingReleaseNotes",
-            "src/CMakeLists.txt",
-            "src/tools/ceph.cc",
-            "src/tools/ceph_conf.cc",
-            "src/tools/ceph_erasure_code_tool.cc",
-        ),
-    ),
-    Commit("pybind: ceph_argparse", files=("src/pybind/ceph_argparse/__init__.py",)),
-    Commit("make-dist, install-deps.sh: build from a checkout", files=("install-deps.sh", "make-dist")),
-    Commit(
-        "debian, rpm: 19.2.0",
-        files=(
-            "ceph.spec.in",
-            "debian/ceph-common.install",
-            "debian/ceph.install",
-            "debian/changelog",
-            "debian/control",
-            "debian/copyright",
-            "debian/python3-ceph-argparse.install",
-            "debian/rules",
-            "debian/source/format",
-        ),
-    ),
-)
-AFTER_TAG = (
-    Commit("src: squid is in development again", edits=(Edit("src/ceph_release", "stable", "dev"),)),
-    Commit(
-        "ceph: map onto eight OSDs where nothing is said",
-        edits=(Edit("src/tools/ceph.cc", ": 6);", ": 8);"),),
-    ),
-    Commit(
-        "PendingReleaseNotes: ceph osd map",
-        edits=(
-            Edit(
-                "PendingReleaseNotes",
-                ">=19.2.0\n",
-                ">=19.2.1\n\n* ceph osd map: eight OSDs by default.\n\n>=19.2.0\n",
-            ),
-        ),
-    ),
-)
-ON_WIP = (
-    Commit(
-        "ceph: say in the usage which branch it is",
-        edits=(Edit("src/tools/ceph.cc", '[OSDS]\\n";', '[OSDS]\\n"\n    "built from wip/demo\\n";'),),
-    ),
-)
-
-
 class CephShapedError(RuntimeError):
     """The repositories can't be made or aren't whole; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class GeneratedRepository:
-    """Where the bare repositories are, and the commits that main, the tag and the wip branch name."""
+    """Where the bare repositories are, and the commits that main, the two tags and the wip branch name."""
 
     directory: Path
     head_sha1: str
     tag_sha1: str
+    old_tag_sha1: str
     wip_sha1: str
 
 
@@ -205,7 +120,9 @@ def generate(directory: Path) -> GeneratedRepository:
     """Make the two bare repositories in `directory`; where they are there and whole, leave them and say what they hold."""
 
     def grow(history: _History) -> None:
-        history.play(BEFORE_TAG)
+        history.play(UNTIL_REEF)
+        history.tag(OLD_TAG)
+        history.play(UNTIL_SQUID)
         history.tag(TAG)
         history.play(AFTER_TAG)
 
@@ -226,7 +143,9 @@ def generate_with_history(
 
     def grow(history: _History) -> None:
         prose = _Prose()
-        history.play(BEFORE_TAG)
+        history.play(UNTIL_REEF)
+        history.tag(OLD_TAG)
+        history.play(UNTIL_SQUID)
         history.commit("doc, qa, src: everything else", prose.tree())
         _play_rounds(history, prose, commits - commits_after_tag - 1)
         history.tag(TAG)
@@ -236,15 +155,26 @@ def generate_with_history(
     return _existing(directory) or _generated(directory, grow, repack=True)
 
 
+def write_downloads(directory: Path) -> None:
+    """Write DIRECTORY/downloads/crush_types_1_0.tar.bz2, which make-dist downloads: the same bytes every time."""
+    downloads = directory / DOWNLOADS
+    downloads.mkdir(parents=True, exist_ok=True)
+    content = (TREE / "crush-types/crush_types.h").read_bytes()
+    member = tarfile.TarInfo("crush_types_1_0/crush_types.h")
+    member.size, member.mtime = len(content), FIRST_COMMIT_AT
+    with tarfile.open(downloads / "crush_types_1_0.tar.bz2", "w:bz2", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(content))
+
+
 def _existing(directory: Path) -> GeneratedRepository | None:
     """Answer from the refs of what is there, or None when there is nothing; never repairs what someone has changed."""
     repository = directory / "ceph.git"
     if not repository.exists():
         return None
     try:
-        head_sha1, tag_sha1, wip_sha1 = (
+        head_sha1, tag_sha1, old_tag_sha1, wip_sha1 = (
             _git(repository, "rev-parse", "--verify", "--quiet", f"refs/{ref}^{{commit}}")
-            for ref in ("heads/main", f"tags/{TAG}", f"heads/{WIP}")
+            for ref in ("heads/main", f"tags/{TAG}", f"tags/{OLD_TAG}", f"heads/{WIP}")
         )
         submodule_sha1 = _git(repository, "rev-parse", "--verify", "--quiet", f"{head_sha1}:{SUBMODULE}")
         _git(repository, "rev-list", "--objects", "--all", "--quiet")
@@ -252,7 +182,7 @@ def _existing(directory: Path) -> GeneratedRepository | None:
     except (CephShapedError, OSError) as error:
         message = f"{repository} is there but not whole ({error}): move it away, then run this again"
         raise CephShapedError(message) from error
-    return GeneratedRepository(directory, head_sha1, tag_sha1, wip_sha1)
+    return GeneratedRepository(directory, head_sha1, tag_sha1, old_tag_sha1, wip_sha1)
 
 
 def _generated(

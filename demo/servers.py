@@ -1,4 +1,4 @@
-"""The servers of the demonstration, on loopback."""
+"""The servers of the demonstration, on loopback: git for its repositories, HTTP for what its make-dist downloads."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 HOST = "127.0.0.1"
+DOWNLOADS = "downloads"
+"""The directory beside the repositories that is served over HTTP."""
+
 _SECONDS = 60
 
 
@@ -76,13 +80,26 @@ def serve_repositories(directory: Path, port: int) -> None:
     )  # fmt: skip
 
 
+def serve_downloads(directory: Path, port: int) -> str:
+    """Serve the downloads beside the repositories, in the background, unless they are served already; return the URL."""
+    downloads = directory / DOWNLOADS
+    command = [sys.executable, "-m", "http.server", "--bind", HOST, "--directory", str(downloads), str(port)]
+    _http_server(directory).start(port, *command)
+    return f"http://{HOST}:{port}"
+
+
 def stop(directory: Path) -> None:
     """End the servers of a directory, if they run."""
     _git_daemon(directory).stop()
+    _http_server(directory).stop()
 
 
 def _git_daemon(directory: Path) -> _Server:
     return _Server("git-daemon", directory)
+
+
+def _http_server(directory: Path) -> _Server:
+    return _Server("http-server", directory)
 
 
 def _check_free(port: int, name: str) -> None:

@@ -40,8 +40,10 @@ class Installation:
         """Write the settings; `overrides` are merged into them, `also_allowed` are more git URLs."""
         self.directory = directory
         self.input = directory / "input"
-        www, packages, workers, git = free_ports(4)
-        self.git_port = git
+        www, packages, workers, git, downloads = free_ports(5)
+        self.git_port, self.downloads_port = git, downloads
+        self.downloads = {"BUILDPACKAGES_DEMO_DOWNLOADS": f"http://127.0.0.1:{downloads}"}
+        """The environment in which the Ceph-shaped input's make-dist finds its downloads."""
         self.git_url = f"git://127.0.0.1:{git}/ceph.git"
         data: dict[str, Any] = {
             "git": {"allowed": [f"git://127.0.0.1:{git}/", *also_allowed], "timeout": 5 * SLOW},
@@ -49,7 +51,11 @@ class Installation:
             "targets": [DEB, RPM],
             "www": {"port": www, "url": f"http://127.0.0.1:{www}/"},
             "packages": {"port": packages, "url": f"http://127.0.0.1:{packages}/"},
-            "workers": {"port": workers, "start_timeout": 120, "local": {"count": 2, "roots": str(ROOTS)}},
+            "workers": {
+                "port": workers,
+                "start_timeout": 120,
+                "local": {"count": 2, "roots": str(ROOTS), "environment": self.downloads},
+            },
         }
         _merge(data, overrides)
         for name, project in data["projects"].items():
@@ -68,6 +74,7 @@ class Installation:
         self.input.mkdir(exist_ok=True)
         made = ceph_shaped.generate(self.input)
         self.serve()
+        self.serve_downloads()
         return made
 
     def serve_tiny(self) -> tiny.Repository:
@@ -79,6 +86,11 @@ class Installation:
     def serve(self) -> None:
         """Serve every repository below `input`."""
         servers.serve_repositories(self.input, self.git_port)
+
+    def serve_downloads(self) -> None:
+        """Serve what the Ceph-shaped input's make-dist downloads."""
+        ceph_shaped.write_downloads(self.input)
+        servers.serve_downloads(self.input, self.downloads_port)
 
     def start(self, *, patch: str = "") -> None:
         """Start the master and wait until it answers.
@@ -110,7 +122,7 @@ class Installation:
         self.until(lambda: not self.pid, "the master is gone")
 
     def stop(self) -> None:
-        """Stop the master as an operator does, which it obeys, and the git daemon."""
+        """Stop the master as an operator does, which it obeys, and the servers of its input."""
         with mock.patch.object(control, "_STOP_SECONDS", 30 * SLOW):
             told = control.stop(self.settings)
         servers.stop(self.input)

@@ -81,6 +81,7 @@ def test_trixie_packages_of_the_shaped_input_on_this_machine(here: Installation)
     assert host_suite() != "trixie"
     path = here.input / "shaped"
     made = ceph_shaped.generate(path)
+    here.serve_downloads()
     roots = Roots(ROOTS, here.settings.workers.local.mirrors)
     root = Root.of(Target.from_name(TRIXIE), host_suite())
     list(roots.prepare(root))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ from workers.roots import Roots
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHA1 = "73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5"
+SHA1 = "249a5e70f3ca4bd8169fadb3f6027a577591b5b6"
 """The Ceph-shaped repository's `main`, the same on every machine."""
 
 
@@ -35,7 +36,10 @@ def test_debs_install_with_apt_and_run(here: Installation) -> None:
         PackageKey.from_string(f"{DEB}/{SHA1}"), here.packages_url, Roots(ROOTS, {}),
         ["ceph", "python3-ceph-argparse"], "ceph --version",
     )  # fmt: skip
-    assert "ceph version 19.2.0-3-g73e2fc59 (73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5)" in said
+    assert (
+        "ceph version 19.2.0-3-g249a5e70 (249a5e70f3ca4bd8169fadb3f6027a577591b5b6) squid (dev - RelWithDebInfo)"
+        in said
+    )
 
 
 def test_rpms_install_with_dnf_and_run(here: Installation) -> None:
@@ -45,16 +49,34 @@ def test_rpms_install_with_dnf_and_run(here: Installation) -> None:
         ["ceph", "python3-ceph-argparse"], "@ROOT@/usr/bin/ceph --version",
     )  # fmt: skip
     assert "Ceph automated package" in said
-    assert "ceph version 19.2.0-3-g73e2fc59 (73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5)" in said
+    assert (
+        "ceph version 19.2.0-3-g249a5e70 (249a5e70f3ca4bd8169fadb3f6027a577591b5b6) squid (dev - RelWithDebInfo)"
+        in said
+    )
+
+
+def test_debug_packages_are_published(here: Installation) -> None:
+    """The debuginfo rpm of a package has its programs' symbols. Without dwz the main package, which has no files, has none."""
+    directory = here.packages / RPM / "sha1" / SHA1 / "x86_64"
+    for name, file in (
+        ("ceph-common-debuginfo", "/usr/lib/debug/usr/bin/ceph-19.2.0-3.g249a5e70.el9.x86_64.debug"),
+        ("ceph-debugsource", "/usr/src/debug/ceph-19.2.0-3.g249a5e70.el9.x86_64/src/tools/ceph.cc"),
+    ):
+        rpm = directory / f"{name}-19.2.0-3.g249a5e70.el9.x86_64.rpm"
+        listed = subprocess.run(
+            ["rpm", "-qpl", "--nosignature", str(rpm)], check=True, capture_output=True, text=True
+        ).stdout
+        assert file in listed.splitlines()
+    assert not list(directory.glob("ceph-debuginfo-*"))
 
 
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        (f"{DEB}/sha1/{SHA1}/version", "19.2.0-3-g73e2fc59-1bookworm\n"),
+        (f"{DEB}/sha1/{SHA1}/version", "19.2.0-3-g249a5e70-1bookworm\n"),
         (f"{DEB}/sha1/{SHA1}/sha1", f"{SHA1}\n"),
-        (f"{DEB}/ref/main/version", "19.2.0-3-g73e2fc59-1bookworm\n"),
-        (f"{RPM}/sha1/{SHA1}/version", "19.2.0-3.g73e2fc59\n"),
+        (f"{DEB}/ref/main/version", "19.2.0-3-g249a5e70-1bookworm\n"),
+        (f"{RPM}/sha1/{SHA1}/version", "19.2.0-3.g249a5e70\n"),
         (f"{RPM}/sha1/{SHA1}/sha1", f"{SHA1}\n"),
     ],
 )

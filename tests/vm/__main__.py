@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from demo import ceph_shaped
+from demo import ceph_shaped, servers
 from lab import guest, hypervisor
 from lab.errors import LabError
 from lab.layout import HOME
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 MACHINE = {"ram": 3072, "vcpus": 2, "disk": 8}
 NOVA_FLAVOR = "virtual"
-PACKAGES = ("ceph", "ceph-common", "ceph-common-dbg", "python3-ceph-argparse")
+PACKAGES = ("ceph", "ceph-common", "ceph-common-dbg", "ceph-osd", "ceph-osd-dbg", "python3-ceph-argparse")
 MINUTES = 60
 """Until a build that has not ended counts as stuck: without KVM, on a machine that does other things as well."""
 
@@ -80,7 +80,7 @@ class Virtual(CloudInstallation):
 
     def __init__(self, directory: Path, lab: Lab) -> None:
         """Write the settings."""
-        packages, git = free_ports(2, hypervisor.ADDRESS)
+        packages, git, downloads = free_ports(3, hypervisor.ADDRESS)
         url = f"git://{hypervisor.ADDRESS}:{git}/"
         super().__init__(
             directory, lab,
@@ -94,14 +94,16 @@ class Virtual(CloudInstallation):
             },
             workers={"host": hypervisor.ADDRESS, "start_timeout": 900, "attempts": 1},
             build={"memory_per_job": 1024},
+            openstack={"environment": {"BUILDPACKAGES_DEMO_DOWNLOADS": f"http://{hypervisor.ADDRESS}:{downloads}"}},
         )  # fmt: skip
-        self.git_port = git
+        self.git_port, self.downloads_port = git, downloads
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Serve the Ceph-shaped repository to the guests."""
+        """Serve the Ceph-shaped repository, and what its make-dist downloads, to the guests."""
         self.input.mkdir()
         ceph_shaped.generate(self.input)
+        ceph_shaped.write_downloads(self.input)
         programs = subprocess.run(
             ["git", "--exec-path"], check=True, capture_output=True, text=True
         ).stdout.strip()
@@ -110,11 +112,17 @@ class Virtual(CloudInstallation):
              f"--listen={hypervisor.ADDRESS}", f"--port={self.git_port}", str(self.input)],
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
+        downloads = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "http.server", "--bind", hypervisor.ADDRESS,
+             "--directory", str(self.input / servers.DOWNLOADS), str(self.downloads_port)],
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
         try:
             yield
         finally:
-            daemon.terminate()
-            daemon.wait()
+            for server in (daemon, downloads):
+                server.terminate()
+                server.wait()
 
 
 def build_inside(here: Virtual, image: guest.Guest, log: Log) -> None:

@@ -6,11 +6,13 @@
 
 #include "common/version.h"
 #include "crush/placement.h"
+#include "crush_types.h"
 
 namespace {
 
 constexpr const char* usage =
     "usage: ceph --version\n"
+    "       ceph osd crush types\n"
     "       ceph osd map POOL OBJECT [OSDS]\n";
 
 int osd_map(const std::string& pool, const std::string& object, unsigned osds) {
@@ -37,6 +39,12 @@ int main(int argc, char** argv) {
     }
     if (arguments.size() == 1 && (arguments[0] == "--help" || arguments[0] == "-h")) {
       std::cout << usage;
+      return 0;
+    }
+    if (arguments == std::vector<std::string>{"osd", "crush", "types"}) {
+      for (const char* type : crush::types) {
+        std::cout << type << "\n";
+      }
       return 0;
     }
     if (arguments.size() >= 4 && arguments.size() <= 5 && arguments[0] == "osd" && arguments[1] == "map") {
