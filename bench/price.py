@@ -48,7 +48,7 @@ The master makes the repository in the step `publish`, after the upload."""
 
 SCRIPT = r"""
 set -euo pipefail
-git_url=$1 sha1=$2 codename=$3 arch=$4 jobs=$5
+git_url=$1 sha1=$2 codename=$3 jobs=$4
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBEMAIL=packages@localhost DEBFULLNAME=Me
 at() { echo "AT $EPOCHREALTIME $1" >&3; }
 cd "$HOME"
@@ -73,8 +73,14 @@ cd "ceph-$version"
 cp -a ../../src/debian .
 dch -D "$codename" --force-distribution -b -v "$version-1" 'By hand.'
 dpkg-buildpackage -j"$jobs" -uc -us
-at repository
-cd ..
+echo "$version" >"$HOME/version"
+"""
+"""What somebody would type who has the root already: the same commands, no checks, nothing signed."""
+
+REPOSITORY = r"""
+set -euo pipefail
+version=$1 codename=$2 arch=$3
+cd out
 pool=pool/main/c/ceph binary=dists/$codename/main/binary-$arch
 mkdir -p "../repo/$pool" "../repo/$binary" "../repo/dists/$codename/main/source"
 mv ./*.deb ./*.dsc "ceph_$version-1.tar.gz" "../repo/$pool/"
@@ -85,14 +91,13 @@ gzip -9nk "$binary/Packages" "dists/$codename/main/source/Sources"
 apt-ftparchive -o "APT::FTPArchive::Release::Codename=$codename" release "dists/$codename" >Release
 mv Release "dists/$codename/"
 echo "$version-1" >version
-at end
 """
-"""What somebody would type who has the root already: the same commands, no checks, nothing signed."""
+"""The rest of it, outside the root, which has no apt-ftparchive: here the master makes the repository as well."""
 
 _METHOD = """\
 The Ceph-shaped input, one deb target. Ours: from just before the POST until `version` of the published directory is
 there, looked for every 5 ms. By hand: one shell script with the same commands and as many jobs in the same sandbox of the same prepared root,
-and an rsync of the repository to a directory. By turns, each first every other time, on the same machine; what was published is removed
+apt-ftparchive on the master's machine, and an rsync of the repository to a directory. By turns, each first every other time, on the same machine; what was published is removed
 before each run, so each is built in full. The script verifies nothing, signs nothing, and shows nobody how far it is. In ours the master makes the repository, after
 the upload, and signs and publishes it in the same step: the row `repository` has all of that. The CPU of ours is that of the
 worker with all that it ran, and of the master."""
@@ -231,7 +236,7 @@ def _by_hand(root: Path, scratch: Path, here: Installation, sha1: str) -> dict[s
     jobs = max(1, min(cores, memory // here.settings.build.memory_per_job))
     script = 'exec 3>"$HOME/marks"; exec bash -c "$@"'
     command = enter(root, scratch, "build", "bash", "-c", script, "bash", SCRIPT, "by-hand.sh",
-                    here.git_url, sha1, target.dist, target.deb_arch, str(jobs))  # fmt: skip
+                    here.git_url, sha1, target.dist, str(jobs))  # fmt: skip
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/home/build", "USER": "build", "LANG": "C.UTF-8", **here.downloads,
@@ -244,12 +249,16 @@ def _by_hand(root: Path, scratch: Path, here: Installation, sha1: str) -> dict[s
     if ran.returncode != 0:
         raise RuntimeError(f"the script failed:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}")
     home = scratch / "upper/home/build"
+    told = (home / "marks").read_text() + f"AT {time.time()} repository\n"
+    described = (home / "version").read_text().strip()
+    arguments = ["bash", "-c", REPOSITORY, "repository.sh", described, target.dist, target.deb_arch]
+    subprocess.run(arguments, cwd=home, check=True, capture_output=True)
+    told += f"AT {time.time()} end\n"
     subprocess.run(["rsync", "-a", f"{home}/repo/", f"{destination}/"], check=True)
     ended = time.time()
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     elsewhere = cpu_of_machine() - machine - used
-    told = (home / "marks").read_text()
     shutil.rmtree(scratch)
     shutil.rmtree(destination)
     return {"total": ended - began, "cpu": used, "elsewhere": elsewhere, **marks(told, began, ended)}
