@@ -165,6 +165,18 @@ def test_rpms_obey_the_options_of_a_recipe(shaped: Input, tmp_path: Path) -> Non
     assert said.endswith(version_line(shaped.made.head_sha1, "Debug"))
 
 
+def test_what_make_check_needs_is_not_installed(shaped: Input, tmp_path: Path) -> None:
+    """On a commit whose install-deps.sh takes any FOR_MAKE_CHECK for yes, the step installs no dependency of `make check`."""
+    work = """
+bash scripts/checkout.sh "$url" "$sha1" "$url"
+bash scripts/dependencies.sh deb
+dpkg-query --show --showformat='${db:Status-Status} ${Package}\\n' | grep -w -e jq -e ceph-build-deps
+"""
+    status, said = run(DEB, tmp_path / "deps", work, url=shaped.url, sha1=shaped.made.old_tag_sha1)
+    assert status == 0, said[-3000:]
+    assert said.splitlines()[-1] == "installed ceph-build-deps"
+
+
 def test_a_root_without_wget_is_named_before_anything_is_built(tmp_path: Path) -> None:
     """A build on a machine that lacks a command fails in the step `machine`, with the command and its package."""
     root = prepared(DEB)
