@@ -15,6 +15,7 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.threads import deferToThreadPool
 
 from master import git_process
+from master.git_process import LIMITS
 from model.package_key import check_sha1
 from workers.processes import run
 
@@ -28,10 +29,6 @@ FILES = ("install-deps.sh", "debian/control", "src/script/lib-build.sh")
 TOP_LEVEL = ("*.spec", "*.spec.in")
 """Files that name dependencies: these paths, and these patterns in the top directory."""
 
-_MOST_BYTES = 64 * 1024 * 1024
-_MOST_MEMORY = 2 * 1024 * 1024 * 1024
-LIMITS = ("prlimit", f"--fsize={_MOST_BYTES}", f"--as={_MOST_MEMORY}", "--core=0", "--")
-"""What every git runs under: the server may be a contributor's, and fills neither the disk nor the memory."""
 _AT_ONCE = 4
 _REMEMBERED = 4096
 

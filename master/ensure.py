@@ -14,6 +14,7 @@ from model.package_key import PackageKey
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
+    from master.commits import Commits
     from master.publisher import Publisher
     from master.waiting import Waiter, Waiting
 
@@ -63,20 +64,28 @@ class Ensure:
     """
 
     def __init__(
-        self, master: Any, publisher: Publisher, waiting: Waiting, add_buildset: AddBuildset
+        self, master: Any, publisher: Publisher, waiting: Waiting, commits: Commits, add_buildset: AddBuildset
     ) -> None:
-        """Take the buildmaster, what knows the published tree and who waits, and what fills the queue."""
+        """Take the buildmaster, what knows the published tree, who waits and which commits exist, and what fills the queue."""
         self._master = master
         self._publisher = publisher
         self._waiting = waiting
+        self._commits = commits
         self._add_buildset = add_buildset
         self._lock = DeferredLock()
 
     async def ensure(self, ask: Ask) -> Answer:
-        """Answer; build only if the key is neither published and complete nor on its way."""
+        """Answer; build only if the key is neither published and complete nor on its way.
+
+        Raises CommitUnknown or RepositoryUnreachable if nothing could be built.
+        """
         published = await self._published(ask.key)
         if published:
             return published
+        # Before the lock is taken: a repository may be slow, and others ask for other keys.
+        is_settled = self._commits.is_settled(ask.git_url, ask.key.sha1)
+        if not is_settled and await self._on_its_way(ask.key) is None:
+            await self._commits.check(ask.git_url, ask.key.sha1)
         await self._lock.acquire()
         try:
             # In this order: what has left the queue meanwhile is on the disk by then.

@@ -18,6 +18,10 @@ _PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")
 OPTIONS = ("-c", "http.followRedirects=false", "-c", "credential.helper=")
 """Of every git that asks another server something."""
 
+LIMITS = ("prlimit", f"--fsize={64 * 1024**2}", f"--as={2 * 1024**3}", "--core=0", "--")
+"""Before every git that asks another server something: the server may be a contributor's, and what it sends
+must fill neither the disk nor the memory."""
+
 
 def environment() -> dict[str, str]:
     """Give git's environment: of the master's own, the way out only."""

@@ -20,7 +20,7 @@ class RefUnknown(ValueError):
     """The repository answered, and has no such ref."""
 
 
-_NEVER = re.compile(
+NEVER = re.compile(
     r"not found|does not exist|not exported|denied|could not read Username|Authentication failed|not a git rep|not allowed",
     re.IGNORECASE,
 )
@@ -44,13 +44,22 @@ async def resolve(reactor: Any, git_url: str, ref: str, seconds: float, kind: st
     """
     tags, branches = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}"), (f"refs/heads/{ref}",)
     candidates = {"tag": tags, "branch": branches}.get(kind, tags + branches)
-    command = ["git", *git_process.OPTIONS, "ls-remote", "--quiet", "--", git_url, *candidates]
+    command = [
+        *git_process.LIMITS,
+        "git",
+        *git_process.OPTIONS,
+        "ls-remote",
+        "--quiet",
+        "--",
+        git_url,
+        *candidates,
+    ]
     finished = await run(reactor, command, git_process.environment(), seconds)
     if finished.status is None:
         raise RepositoryUnreachable(f"{git_url} did not answer within {seconds:g} s; ask again", passing=True)
     if finished.status != 0:
         said = git_process.last_line(finished.errors)
-        passing = not _NEVER.search(finished.errors)
+        passing = not NEVER.search(finished.errors)
         raise RepositoryUnreachable(f"{git_url} cannot be asked for its refs: {said}", passing=passing)
     found = {}
     for line in finished.output.decode(errors="replace").splitlines():

@@ -16,6 +16,7 @@ from buildbot.util.twisted import async_to_deferred
 from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
+from master.commits import Commits, CommitUnknown
 from master.ensure import Answer, Ask, Ensure
 from master.images import image_schedulers
 from master.packages_api import add_packages
@@ -68,7 +69,8 @@ class PackagesScheduler(ForceScheduler):
         assert self.master is not None
         services = self.master.service_manager.namedServices
         publisher, waiting = services["publisher"], services["waiting"]
-        self._ensure = Ensure(self.master, publisher, waiting, self._add_buildset)
+        self._commits = Commits(self.master.reactor, lambda: self.git.timeout)
+        self._ensure = Ensure(self.master, publisher, waiting, self._commits, self._add_buildset)
         add_packages(self.master, self._ensure, waiting)
         self._publisher = publisher
         for _, endpoint in self.master.data.matcher.iterPatterns():
@@ -89,10 +91,19 @@ class PackagesScheduler(ForceScheduler):
         try:
             wanted = parse(params, self._targets, lambda _: name, self._policy, self.git_urls)
             sha1, ref_is_ours = await self._resolve(wanted)
+            answers = await self._answers(wanted, sha1, ref_is_ours, owner)
         except Refused as refused:
             if refused.passing:
                 raise BadJsonRpc2(refused.sentences, PASSING) from None
             raise CollectedValidationError(refused.sentences) from None
+        if builder_id is not None and answers[0].buildset_id is None:
+            # The form can only show a buildrequest, and this database knows none.
+            field = "ref" if wanted.ref else "sha1"
+            raise CollectedValidationError({field: f"published already: {answers[0].url}"})
+        requests = {builder: request for one in answers for builder, request in one.buildrequest_ids.items()}
+        return answers[0].buildset_id, requests, [answer.as_json() for answer in answers]
+
+    async def _answers(self, wanted: Wanted, sha1: str, ref_is_ours: bool, owner: str) -> list[Answer]:
         answers = []
         for target in wanted.targets:
             key = PackageKey(target, sha1)
@@ -100,13 +111,14 @@ class PackagesScheduler(ForceScheduler):
                 default = wanted.git_url == self.git_urls[target.project]
                 await self._publisher.resolved(key, wanted.ref, wanted.git_url, default=default)
             ask = Ask(key, wanted.git_url, wanted.ref, owner, wanted.reason, wanted.job, wanted.sizes)
-            answers.append(await self._ensure.ensure(ask))
-        if builder_id is not None and answers[0].buildset_id is None:
-            # The form can only show a buildrequest, and this database knows none.
-            field = "ref" if wanted.ref else "sha1"
-            raise CollectedValidationError({field: f"published already: {answers[0].url}"})
-        requests = {builder: request for one in answers for builder, request in one.buildrequest_ids.items()}
-        return answers[0].buildset_id, requests, [answer.as_json() for answer in answers]
+            answers.append(await self._ensured(ask))
+        return answers
+
+    async def _ensured(self, ask: Ask) -> Answer:
+        try:
+            return await self._ensure.ensure(ask)
+        except (CommitUnknown, RepositoryUnreachable) as error:
+            raise _refusal(error) from None
 
     async def _builder_name(self, builder_id: Any) -> str | None:
         assert self.master is not None
@@ -138,6 +150,7 @@ class PackagesScheduler(ForceScheduler):
             sha1, *ours = await gatherResults(asked, consumeErrors=True)
         except FirstError as error:
             raise _refusal(error.subFailure.value) from None
+        self._commits.settle(wanted.git_url, sha1)
         return str(sha1), all(found == sha1 or isinstance(found, RefUnknown) for found in ours)
 
     async def _add_buildset(self, ask: Ask, properties: Properties) -> tuple[int, dict[int, int]]:
@@ -178,7 +191,10 @@ class PackagesScheduler(ForceScheduler):
         key = PackageKey.from_string(values["package_key"])
         sizes = {name: stored[name][0] for name in SIZES if name in stored}
         ask = Ask(key, values["git_url"], values["ref"], str(args["owner"]), "rebuild", sizes=sizes)
-        answer: Answer = await self._ensure.ensure(ask)
+        try:
+            answer = await self._ensured(ask)
+        except Refused as refused:
+            raise BadJsonRpc2(refused.sentences, JSONRPC_CODES["invalid_params"]) from None
         return answer.buildset_id, answer.buildrequest_ids
 
 
@@ -193,6 +209,8 @@ def _refusal(error: BaseException | None) -> BaseException:
     """Put what went wrong with a ref beside its field."""
     if isinstance(error, RefUnknown):
         return Refused({"ref": str(error)})
+    if isinstance(error, CommitUnknown):
+        return Refused({"sha1": str(error)})
     if isinstance(error, RepositoryUnreachable):
         return Refused({"git_url": str(error)}, passing=error.passing)
     return error or RuntimeError("nothing failed")

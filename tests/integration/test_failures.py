@@ -98,14 +98,15 @@ def test_what_a_build_leaves_behind_does_not_hold_it_up(here: Installation) -> N
 
 
 def test_commit_that_nobody_has(here: Installation) -> None:
-    """A sha1 that the repository has not is a failure of the checkout that says so, not a retry."""
+    """A sha1 that the repository does not have is refused at the request, beside its field, before there is a build."""
     sha1 = "0123456789abcdef0123456789abcdef01234567"
-    answer = here.ask(DEB, sha1=sha1)
-    assert here.wait(answer)["results"] == FAILURE
-    [build] = here.builds(answer)
-    assert f"{here.git_url} has no commit {sha1}" in build["state_string"]
+    before = len(here.get("buildsets")["buildsets"])
+    answer = here.force(builderNames=[DEB], sha1=sha1)
+    assert answer.status_code == 400
+    sentence = f"{here.git_url} has no commit {sha1}: push it there, or name the repository that has it"
+    assert answer.json()["error"] == {"code": -32602, "message": {"sha1": sentence}}
+    assert len(here.get("buildsets")["buildsets"]) == before
     assert published(here, sha1) == []
-    assert here.ask(DEB, sha1=sha1)["buildset_id"] > answer["buildset_id"]
 
 
 def test_commit_without_a_version(here: Installation) -> None:
