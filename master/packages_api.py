@@ -16,8 +16,10 @@ from buildbot.data import base, types
 from buildbot.util.twisted import async_to_deferred
 from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2
 
+from master.json_rpc import MOST_ID
 from master.progress import Progress
 from master.request_fields import JOB, check_text
+from master.waiting import told
 
 if TYPE_CHECKING:
     from master.ensure import Ensure
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
 
 _KIND = "packages"
 PATH = (_KIND,)
-_MOST = 2**31 - 1
 
 
 class _OneEndpoint(base.Endpoint):
     kind = base.EndpointKind.SINGLE
     pathPatterns = ("/packages/n:buildrequestid",)
+    methods = ("renew", "withdraw")
     rtype: Any
 
     @async_to_deferred
@@ -49,29 +51,32 @@ class _OneEndpoint(base.Endpoint):
             job = check_text(job.strip() if job.isprintable() else job)
         except ValueError as error:
             raise _refused(f"{JOB}: {error}") from None
-        request = kwargs["buildrequestid"]
-        if action not in ("renew", "withdraw"):
-            raise _refused(f"there is no {action[:50]!r} here, only renew and withdraw")
+        request, waiting = kwargs["buildrequestid"], self.rtype.waiting
         status = await self._status(request)
         if status is None:
             raise _refused(f"buildrequest {request} is unknown here, or of no packages: ask anew")
+        # What is over, or is being cancelled, nobody waits for any more: saying so again is no mistake.
+        is_open = status.state in ("waiting", "building") and not waiting.is_ending(request)
+        if is_open and not waiting.knows(request, asker, job):
+            who = f"{asker} (job {job})" if job else f"{asker} (without a job)"
+            others = told(waiting.of(request)) or "nobody"
+            raise _refused(f"{who} does not wait for buildrequest {request}; waiting: {others}")
         if action == "renew":
-            # Who was forgotten, as after a long absence, waits again.
-            if status.state in ("waiting", "building"):
-                await self.rtype.waiting.add(request, asker, job)
-            return {"waiting": [one.as_json() for one in self.rtype.waiting.of(request)]}
+            if is_open:
+                await waiting.add(request, asker, job)
+            return {"waiting": [one.as_json() for one in waiting.of(request)]}
         cancelled, left = await self.rtype.ensure.withdraw(request, asker, job)
         return {"cancelled": cancelled, "waiting": [one.as_json() for one in left]}
 
     async def _status(self, request: int) -> Status | None:
-        # What no database takes for a number is the number of nothing.
-        found: Status | None = await self.rtype.progress.of(request) if abs(request) <= _MOST else None
+        found: Status | None = await self.rtype.progress.of(request) if abs(request) <= MOST_ID else None
         return found
 
 
 class _AllEndpoint(base.Endpoint):
     kind = base.EndpointKind.COLLECTION
     pathPatterns = ("/packages",)
+    methods: tuple[str, ...] = ()
     rtype: Any
 
     @async_to_deferred

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from master.publisher import Publisher
     from master.waiting import Waiting
 
-State = Literal["waiting", "building", "published", "failed", "infrastructure", "cancelled"]
+State = Literal["waiting", "building", "published", "failed", "infrastructure", "cancelled", "purged"]
 
 PREPARATION = "worker_preparation"
 """Buildbot's name of the step in whose time the machine is made."""
@@ -125,6 +125,8 @@ class Progress:
         state, reason, percent, left = _ended(request.results), "", None, None
         if request.complete:
             now = _seconds(request.complete_at)
+            if state == "published" and not await self._publisher.published_url(values["package_key"]):
+                state = "purged"
             reason = _why(state, newest)
         elif running and step:
             state = "building"
@@ -246,6 +248,8 @@ def _why(state: State, newest: Any) -> str:
     """Say why a request that is complete has no packages; empty if it has."""
     if state == "published":
         return ""
+    if state == "purged":
+        return "the packages were published, and have been removed since: request them again"
     if newest is None:
         return f"{state} before a build of it began"
     if state == "cancelled" and newest.results == RETRY:

@@ -74,6 +74,9 @@ class Waiters:
         """
         known = self._of.setdefault(request, {})
         waiter = known.get((asker, job))
+        if waiter is not None and _is_silent(waiter, now):
+            waiter = None
+            del known[asker, job]
         if waiter is None and len(known) >= MOST_JOBS:
             his = [one for one in known.values() if one.asker == asker and one.job]
             if len(his) >= MOST_JOBS:
@@ -85,25 +88,22 @@ class Waiters:
         """Forget one; True if he was known."""
         return self._of.get(request, {}).pop((asker, job), None) is not None
 
+    def knows(self, request: int, asker: str, job: str) -> bool:
+        """Whether one has asked and not withdrawn, though silent since: who comes back may wait again."""
+        return (asker, job) in self._of.get(request, {})
+
     def of(self, request: int, now: float) -> list[Waiter]:
         """Give those who wait, without those that went silent."""
-        known = self._of.get(request, {})
-        for who, waiter in tuple(known.items()):
-            if waiter.job and now - waiter.heard > SILENCE:
-                del known[who]
-        return list(known.values())
+        return [waiter for waiter in self._of.get(request, {}).values() if not _is_silent(waiter, now)]
 
     def end(self, request: int) -> bool:
         """Forget all who waited for a request; True if there were any."""
         return bool(self._of.pop(request, None))
 
-    def as_json(self) -> dict[str, list[dict[str, Any]]]:
-        """Give all that there is, to be kept."""
-        return {
-            str(request): [asdict(waiter) for waiter in known.values()]
-            for request, known in self._of.items()
-            if known
-        }
+    def as_json(self, now: float) -> dict[str, list[dict[str, Any]]]:
+        """Return all who wait, to be kept."""
+        waiting = {str(request): self.of(request, now) for request in self._of}
+        return {request: [asdict(waiter) for waiter in rows] for request, rows in waiting.items() if rows}
 
     def load(self, kept: dict[str, list[dict[str, Any]]], requests: Iterable[int], now: float) -> None:
         """Take what was kept, of these requests only; all have been heard of now, as nobody could say so before."""
@@ -114,6 +114,10 @@ class Waiters:
                     (row["asker"], row["job"]): Waiter(row["asker"], row["job"], row["since"], now)
                     for row in rows
                 }
+
+
+def _is_silent(waiter: Waiter, now: float) -> bool:
+    return bool(waiter.job) and now - waiter.heard > SILENCE
 
 
 class Waiting(StateMixin, BuildbotService):
@@ -159,6 +163,10 @@ class Waiting(StateMixin, BuildbotService):
     def of(self, request: int) -> list[Waiter]:
         """Give those who wait for a buildrequest."""
         return self._waiters.of(request, self._now())
+
+    def knows(self, request: int, asker: str, job: str) -> bool:
+        """Whether one has asked for a buildrequest and not withdrawn."""
+        return self._waiters.knows(request, asker, job)
 
     def is_ending(self, request: int) -> bool:
         """Whether a buildrequest that is not complete yet was told to end."""
@@ -209,7 +217,7 @@ class Waiting(StateMixin, BuildbotService):
         try:
             if self._written < mine:
                 upto = self._changes
-                await self.setState(_STATE, self._waiters.as_json())
+                await self.setState(_STATE, self._waiters.as_json(self._now()))
                 ending = {str(number): reason for number, reason in self._ending.items()}
                 if ending != self._kept:
                     await self.setState(_ENDING, ending)

@@ -20,6 +20,7 @@ from buildbot.www.authz.roles import RolesFromBase, RolesFromOwner
 from twisted.internet.defer import ensureDeferred, succeed
 
 from master import buildbot_patches
+from master.json_rpc import check_every_post
 from master.packages_api import PATH
 from master.request_fields import CLAIMED_OWNER
 from master.users import OPERATOR, Users, digest, operator_token
@@ -162,6 +163,7 @@ class UsersOnly(Authz):
 def www(settings: Settings) -> dict[str, Any]:
     """Give `c["www"]`."""
     buildbot_patches.apply(https=settings.www.url.startswith("https:"))
+    check_every_post(_REFUSAL)
     return {
         "port": f"tcp:{settings.www.port}:interface={settings.www.host}",
         "auth": SecretAuth(dict(settings.users), settings.state),

@@ -237,6 +237,7 @@ def _told(status: Status) -> str:
     """Give what is known of one, on a line, and on further ones who waits."""
     ended = {
         "published": f"published, {status.url}",
+        "purged": f"purged: {status.reason}",
         "failed": f"failed: {status.error or status.reason}",
         "infrastructure": f"could not be built, and not because of the commit: {status.error or status.reason}",
         "cancelled": f"cancelled: {status.reason or status.error}",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from teuthology_bridge.settings import Settings
     from teuthology_bridge.timed_socket import Waits
 
-State = Literal["waiting", "building", "published", "failed", "infrastructure", "cancelled"]
+State = Literal["waiting", "building", "published", "failed", "infrastructure", "cancelled", "purged"]
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _PASSING = (408, 425, 429)
@@ -38,7 +38,7 @@ class RepositoryAway(Away):
 
 
 class Unknown(Exception):
-    """The master answers, and does not know that buildrequest: its database is another one."""
+    """The master answers, and does not know that buildrequest, or not that this job waits for it."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Master:
         return _statuses(self._get("packages", timeout))
 
     def renew(self, request: int, *, timeout: float | None = None) -> None:
-        """Say that this job still waits."""
+        """Say that this job still waits; Unknown if the master does not know that it does."""
         self._say(request, "renew", timeout, None)
 
     def withdraw(
@@ -173,6 +173,8 @@ class Master:
         timeout = self._settings.look_timeout if timeout is None else timeout
         params = {"job": self._settings.job}
         reply = self._post(f"packages/{request}", method, params, timeout, waits)
+        if reply.status == 400 and method == "renew":
+            raise Unknown
         result = _json(reply).get("result") if reply.status == 200 else None
         if not isinstance(result, dict):
             raise Away(f"it answered {reply.told()}")

@@ -331,6 +331,8 @@ class Pursuit:
             self._interval = min(LATEST, self._interval * 1.5)
         elif status.state == "cancelled" and now - self._heard > FORGOTTEN:
             self._ask_anew("the build was cancelled while the master had not heard of this job")
+        elif status.state == "purged":
+            self._ask_anew("the packages were removed right after they had been published")
         else:
             self._request = None
             self._end(status)
@@ -365,6 +367,8 @@ class Pursuit:
             return
         try:
             shared.master.renew(self._request, timeout=self._timeout(shared.settings.look_timeout))
+        except Unknown:
+            self._ask_anew(f"{shared.master.name} does not know any more that this job waits")
         except (Away, errors.BuildpackagesError) as error:
             # It is said again with the next look; the build goes on meanwhile, whoever waits for it.
             shared.log.debug("%s: could not say that this job still waits: %s", self.name, error)

@@ -73,7 +73,8 @@ def test_the_build_ends_when_the_last_has_withdrawn(here: Installation) -> None:
     assert asked(here, "bob", sha1) == number
     assert waiting(here, number) == [("alice", "run/1"), ("alice", "run/2"), ("bob", "")]
     in_state(here, number, "building")
-    for name, job in (("alice", "run/1"), ("bob", "run/2"), ("alice", "run/2")):
+    assert say(here, "bob", f"packages/{number}", "withdraw", job="run/2").status_code == 400, "no such job"
+    for name, job in (("alice", "run/1"), ("alice", "run/2")):
         answer = say(here, name, f"packages/{number}", "withdraw", job=job)
         assert answer.json()["result"]["cancelled"] is False
     assert waiting(here, number) == [("bob", "")]
@@ -158,10 +159,41 @@ def test_what_is_wrong_gets_a_sentence(here: Installation) -> None:
     for name, path, method, params, code, sentence in (
         ("", f"packages/{number}", "withdraw", {}, 403, "asking needs a user"),
         ("", "packages", "withdraw", {}, 403, "asking needs a user"),
-        ("alice", "packages", "stop", {}, 501, "is not supported"),
+        ("alice", "packages", "stop", {}, 400, "packages has no method 'stop': it can only be read"),
         ("alice", "packages/99999", "renew", {}, 400, "buildrequest 99999 is unknown here"),
         ("alice", f"packages/{10**30}", "renew", {}, 400, f"buildrequest {10**30} is unknown here"),
-        ("alice", f"packages/{number}", "explode", {}, 400, "there is no 'explode' here"),
+        (
+            "alice",
+            f"packages/{number}",
+            "explode",
+            {},
+            400,
+            "has no method 'explode'; there are renew, withdraw",
+        ),
+        (
+            "alice",
+            f"packages/{number}",
+            "withdraw",
+            {"job": "run/1"},
+            400,
+            f"alice (job run/1) does not wait for buildrequest {number}; waiting: alice",
+        ),
+        (
+            "bob",
+            f"packages/{number}",
+            "withdraw",
+            {},
+            400,
+            f"bob (without a job) does not wait for buildrequest {number}; waiting: alice",
+        ),
+        (
+            "bob",
+            f"packages/{number}",
+            "renew",
+            {"job": "run/1"},
+            400,
+            f"bob (job run/1) does not wait for buildrequest {number}; waiting: alice",
+        ),
         ("alice", f"packages/{number}", "renew", {"job": 7}, 400, "job: must be a string"),
         ("alice", f"packages/{number}", "renew", {"job": "x" * 501}, 400, "job: has 501 characters"),
         ("alice", f"packages/{number}", "renew", {"job": "a\nb"}, 400, "job: may not contain control"),
@@ -170,6 +202,10 @@ def test_what_is_wrong_gets_a_sentence(here: Installation) -> None:
         assert answer.status_code == code, answer.text
         assert sentence in answer.json()["error"]["message"]
     assert waiting(here, number) == [("alice", "")]
+    done = in_state(here, number, "published")
+    assert done["waiting"] == []
+    for method in ("renew", "withdraw"):
+        assert say(here, "bob", f"packages/{number}", method).json()["result"]["waiting"] == [], "it is over"
     for unknown in (99999, -1, 10**30):
         assert requests.get(f"{here.url}api/v2/packages/{unknown}", timeout=30).status_code == 404
 
@@ -249,7 +285,7 @@ def test_a_rebuild_is_of_who_asks_for_it_and_of_the_same_sizes(here: Installatio
     assert waiting(here, again) in ([("bob", "")], [])
     in_state(here, again, "failed")
     answer = say(here, "bob", f"{page}000", "rebuild")
-    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "there is no such build")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, f"there is no {page}000")
 
 
 def test_a_build_that_is_cancelled_as_it_begins_gives_its_slot_back(here: Installation) -> None:

@@ -35,6 +35,23 @@ def test_a_silent_job_is_forgotten_and_a_person_is_not() -> None:
     assert waiters.add(7, "alice", "run/1", 10 * SILENCE), "back again, he is a new one"
 
 
+def test_who_asked_may_come_back_and_nobody_else() -> None:
+    """Who went silent is still known as one who asked, until the request ends; who withdrew or never asked is not."""
+    waiters = Waiters()
+    waiters.add(7, "alice", "run/1", 0)
+    waiters.add(7, "bob", "", 0)
+    assert names(waiters, 7, 2 * SILENCE) == ["bob"]
+    assert waiters.knows(7, "alice", "run/1")
+    assert not waiters.knows(7, "alice", "run/2")
+    assert not waiters.knows(8, "alice", "run/1")
+    assert waiters.as_json(2 * SILENCE).keys() == {"7"}
+    assert [row["asker"] for row in waiters.as_json(2 * SILENCE)["7"]] == ["bob"]
+    waiters.add(7, "alice", "run/1", 2 * SILENCE)
+    assert [one.since for one in waiters.of(7, 2 * SILENCE)] == [0, 2 * SILENCE]
+    waiters.remove(7, "alice", "run/1")
+    assert not waiters.knows(7, "alice", "run/1")
+
+
 def test_who_withdraws_is_gone_and_nobody_else() -> None:
     """Withdrawing takes the asker's job, not his other jobs, nor another's job of that name."""
     waiters = Waiters()
@@ -52,7 +69,7 @@ def test_what_is_kept_comes_back_for_what_is_on_its_way() -> None:
     waiters.add(7, "alice", "run/1", 50)
     waiters.add(8, "bob", "run/2", 60)
     again = Waiters()
-    again.load(waiters.as_json(), [7, 9], 5000)
+    again.load(waiters.as_json(60), [7, 9], 5000)
     assert [(str(one), one.since) for one in again.of(7, 5000 + SILENCE)] == [("alice (job run/1)", 50)]
     assert names(again, 7, 5001 + SILENCE) == []
     assert names(again, 8, 5000) == []
@@ -64,7 +81,7 @@ def test_the_end_of_a_request_ends_the_waiting() -> None:
     waiters.add(7, "alice", "", 0)
     assert waiters.end(7)
     assert not waiters.end(7)
-    assert waiters.as_json() == {}
+    assert waiters.as_json(0) == {}
 
 
 def test_of_too_many_jobs_of_one_asker_the_most_silent_gives_way() -> None:

@@ -372,6 +372,51 @@ def test_a_build_that_was_cancelled_while_nobody_could_say_that_he_waits(fake: F
     assert outcome.package_key == KEY
 
 
+def test_packages_that_were_purged_as_soon_as_they_were_there(
+    fake: FakeMaster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was published and removed before this job saw it is asked for again, with the reason."""
+    fake.script = [BUILDING, {"state": "purged"}, {"state": "published"}]
+    job = Job(fake)
+
+    def purge() -> None:
+        real = fake._of_ask
+        fake._of_ask = lambda params: (fake._keys.clear(), real(params))[1]
+
+    job.at = {1: purge}
+    [outcome] = job.run(goal(fake))
+    assert outcome.package_key == KEY
+    assert fake.order.count("ask") == 2
+    assert (
+        f"{KEY}: the packages were removed right after they had been published; it is asked for again"
+        in caplog.messages
+    )
+
+
+def test_a_master_that_does_not_know_any_more_who_waits(
+    fake: FakeMaster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A master that refuses a job's word that it still waits is asked again, so that the job counts as waiting."""
+    fake.script = [BUILDING] * 45 + [{"state": "published"}]
+    real = fake._of_word
+    words: list[str] = []
+
+    def refuse_once(method: str, request: int, params: dict[str, Any]) -> tuple[int, Any]:
+        words.append(method)
+        if len(words) == 1:
+            return 400, {"error": {"code": 1, "message": "run/1 does not wait for buildrequest 1"}}
+        return real(method, request, params)
+
+    fake._of_word = refuse_once
+    [outcome] = Job(fake).run(goal(fake))
+    assert outcome.package_key == KEY
+    assert fake.order.count("ask") == 2
+    told = (
+        f"{KEY}: the master at {fake.url} does not know any more that this job waits; it is asked for again"
+    )
+    assert told in caplog.messages
+
+
 # A release's tag
 
 CI = "https://example.org/ceph-ci.git"

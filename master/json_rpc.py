@@ -1,0 +1,84 @@
+"""What Buildbot leaves out when it is asked to do something: a POST with an unknown method, or to nothing.
+
+Buildbot 4.3 answers some of these with 200 and null, as if it had been done, and others with a traceback.
+"""
+
+# mypy: allow-untyped-calls
+# Buildbot's data API is annotated in part only.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from buildbot.data.base import Endpoint, EndpointKind
+from buildbot.data.buildrequests import BuildRequestEndpoint
+from buildbot.data.exceptions import InvalidPathError
+from buildbot.data.forceschedulers import ForceSchedulerEndpoint
+from buildbot.data.schedulers import SchedulerEndpoint
+from buildbot.data.workers import WorkerEndpoint
+from buildbot.www.authz import Forbidden
+from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2, V2RootResource
+from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_ID = 2**31 - 1
+"""No id is larger, and some databases raise an error if they are asked for one."""
+
+_METHODS: Mapping[type[Endpoint], tuple[str, ...]] = {
+    ForceSchedulerEndpoint: ("force",),
+    BuildRequestEndpoint: ("cancel", "set_priority"),
+    SchedulerEndpoint: ("enable",),
+    WorkerEndpoint: ("kill", "pause", "stop", "unpause"),
+}
+"""Methods of Buildbot's endpoints that read them themselves; all others have an attribute for each."""
+
+_get_endpoint = V2RootResource.getEndpoint
+
+
+def methods_of(endpoint: Any) -> tuple[str, ...]:
+    """Return the methods of an endpoint, sorted."""
+    for kind, methods in _METHODS.items():
+        if isinstance(endpoint, kind):
+            return methods
+    own: tuple[str, ...] | None = getattr(endpoint, "methods", None)
+    if own is not None:
+        return own
+    return tuple(
+        sorted(name.removeprefix("action").lower() for name in dir(endpoint) if name.startswith("action"))
+    )
+
+
+async def check(master: Any, path: tuple[str, ...], method: str) -> None:
+    """Raise BadJsonRpc2 for a method that the endpoint lacks, InvalidPathError if there is nothing at the path."""
+    endpoint, arguments = master.data.getEndpoint(path)
+    methods = methods_of(endpoint)
+    where = "/".join(path)
+    if method not in methods:
+        there_are = f"; there are {', '.join(methods)}" if methods else ": it can only be read"
+        sentence = f"{where} has no method {method[:50]!r}{there_are}"
+        raise BadJsonRpc2(sentence, JSONRPC_CODES["method_not_found"])
+    if endpoint.kind != EndpointKind.SINGLE or hasattr(endpoint, "methods"):
+        return
+    numbers = [value for value in arguments.values() if isinstance(value, int)]
+    if any(abs(number) > MOST_ID for number in numbers) or await endpoint.get({}, arguments) is None:
+        raise InvalidPathError(f"there is no {where}")
+
+
+def check_every_post(refusal: bytes) -> None:
+    """Have every POST checked before its endpoint gets it; who is no user gets only the refusal."""
+
+    async def checked(resource: V2RootResource, request: Any, method: str, params: dict[str, Any]) -> Any:
+        if request.method == b"POST":
+            if resource.master.www.getUserInfos(request).get("anonymous"):
+                raise Forbidden(refusal)
+            await check(
+                resource.master, tuple(part.decode(errors="replace") for part in request.postpath), method
+            )
+        return await _get_endpoint(resource, request, method, params)
+
+    def get_endpoint(resource: V2RootResource, *arguments: Any) -> Deferred[Any]:
+        return Deferred.fromCoroutine(checked(resource, *arguments))
+
+    V2RootResource.getEndpoint = get_endpoint  # type: ignore[method-assign,assignment]
