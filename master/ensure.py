@@ -32,6 +32,8 @@ class Ask:
     """The program's run that waits, if a program asks."""
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """`good_machine` and `min_machine`, as far as they were given; the first to ask decides."""
+    link: str = ""
+    """The URL of the link that the ref gets, or why it gets none; shown with the build."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Answer:
     buildset_id: int | None
     buildrequest_ids: dict[int, int]
     """Builder id to buildrequest id, as Buildbot gives them."""
+    link: str = ""
+    """The URL of the `ref/` link that leads to the packages once they are published; empty if there is none."""
+    no_link: str = ""
+    """Why there is none."""
 
     def as_json(self) -> dict[str, Any]:
         """Give the answer as the REST API does."""
@@ -169,6 +175,7 @@ def _properties(ask: Ask) -> Properties:
         ("ref", ask.ref),
         ("owner", ask.owner),
         ("reason", ask.reason),
+        ("ref_link", ask.link),
         *ask.sizes.items(),
     ):
         properties.setProperty(name, value, "packages")

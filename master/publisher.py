@@ -87,24 +87,34 @@ class PublishedTree:
     def link(self, key: PackageKey, refs: Sequence[str]) -> None:
         """Point the links of refs at a published package_key; an older link is replaced at once."""
         for ref in refs:
-            link = self.tree / layout.ref_path(key.target, ref)
-            wanted = layout.ref_link(key, ref)
+            link, wanted = self.tree / layout.ref_path(key.target, ref), layout.ref_link(key, ref)
             with suppress(OSError):  # There is none, or a purge has just removed it.
                 if os.readlink(link) == wanted:
                     continue
-            top = self.tree / key.target.name
             try:
-                # `wip` and `wip/foo` cannot both be links: made below `wip`, the second would lie in
-                # the published directory that `wip` leads to, or take the place of a file there.
-                for parent in link.relative_to(top).parents:
-                    if (top / parent).is_symlink():
-                        raise FileExistsError(f"{parent} is the link of another ref")
+                obstacle = self.obstacle(key.target, ref)
+                if obstacle:
+                    raise FileExistsError(obstacle)
                 temporary = Path(mkdtemp(prefix="link-", dir=self.staging)) / "link"
                 temporary.symlink_to(wanted)
                 _move(temporary, link)
                 temporary.parent.rmdir()
             except OSError as error:
                 log.msg(f"the link of ref {ref!r} to {key} cannot be made: {error}")
+
+    def obstacle(self, target: Target, ref: str) -> str:
+        """Return why a ref can have no link now, or nothing.
+
+        `wip` and `wip/foo` cannot both be links: made below `wip`, the second would lie in the published
+        directory that `wip` leads to, or take the place of a file there.
+        """
+        top, link = self.tree / target.name / "ref", self.tree / layout.ref_path(target, ref)
+        for parent in link.relative_to(top).parents:
+            if (top / parent).is_symlink():
+                return f"ref/{parent} is the link of another ref"
+        if link.is_dir() and not link.is_symlink():
+            return f"ref/{ref}/ holds the links of other refs"
+        return ""
 
 
 class Publisher(BuildbotService):
@@ -179,10 +189,23 @@ class Publisher(BuildbotService):
         package_key = PackageKey.from_string(key)
         return self.url(package_key) if await self.published(package_key) else ""
 
-    async def resolved(self, key: PackageKey, ref: str, git_url: str, *, default: bool) -> None:
-        """Remember that a ref is at this key's commit; link it if the key is published."""
-        self._last_resolved.record(key, ref, git_url, default=default)
-        if ref in self._last_resolved.refs_at(key) and await self.published(key):
+    def ref_url(self, key: PackageKey, ref: str) -> str:
+        """Where the link of a ref is, or will be, served."""
+        return layout.url(self._url, layout.ref_path(key.target, ref) + "/")
+
+    def owner(self, key: PackageKey, ref: str) -> str:
+        """Return the URL of the repository whose ref has the link; empty if none has."""
+        return self._last_resolved.owner(key.target.name, ref)
+
+    async def obstacle(self, key: PackageKey, ref: str) -> str:
+        """Return why a ref can have no link now, or nothing."""
+        obstacle: str = await deferToThread(self._tree.obstacle, key.target, ref)
+        return obstacle
+
+    async def resolved(self, key: PackageKey, ref: str, git_url: str) -> None:
+        """Remember that a repository's ref is at this key's commit; link it if the key is published."""
+        self._last_resolved.record(key, ref, git_url)
+        if await self.published(key):
             await deferToThread(self._tree.link, key, [ref])
 
     async def open_upload(self, key: PackageKey) -> Upload:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from master import git_process
+from model.git_names import OTHER
 from model.package_key import PackageKey, check_sha1
 from workers.processes import run
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 class RefUnknown(ValueError):
     """The repository answered, and has no such ref."""
 
+
+_SHORT_SHA1 = re.compile(r"[0-9a-fA-F]{7,39}\Z")
 
 NEVER = re.compile(
     r"not found|does not exist|not exported|denied|could not read Username|Authentication failed|not a git rep|not allowed",
@@ -37,13 +40,14 @@ class RepositoryUnreachable(ValueError):
 
 
 async def resolve(reactor: Any, git_url: str, ref: str, seconds: float, kind: str = "") -> str:
-    """Ask a repository for the commit that a branch or tag is at; tags are peeled, and go first.
+    """Return the commit that a ref of a repository is at. Tags are peeled, and precede branches of the same name.
 
-    The kind, `branch` or `tag`, has only that be looked for.
+    The kind is one of split_ref: of `branch` or `tag`, only that is looked for, and `ref` means a full name.
     Raises RefUnknown or RepositoryUnreachable with a sentence for the user.
     """
     tags, branches = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}"), (f"refs/heads/{ref}",)
-    candidates = {"tag": tags, "branch": branches}.get(kind, tags + branches)
+    full = (f"{ref}^{{}}", ref)
+    candidates = {"tag": tags, "branch": branches, OTHER: full}.get(kind, tags + branches)
     command = [
         *git_process.LIMITS,
         "git",
@@ -72,14 +76,15 @@ async def resolve(reactor: Any, git_url: str, ref: str, seconds: float, kind: st
             except ValueError as error:
                 sentence = f"{git_url} cannot be asked for its refs: {error}"
                 raise RepositoryUnreachable(sentence, passing=False) from None
-    raise RefUnknown(f"{git_url} has no {kind or 'branch or tag'} {ref!r}")
+    hint = ": a commit is named by all 40 digits of its sha1" if _SHORT_SHA1.match(ref) else ""
+    raise RefUnknown(f"{git_url} has no {kind or 'branch or tag'} {ref!r}{hint}")
 
 
 class LastResolved:
     """Remembers, for each target, which commit a ref was last resolved to; survives the master.
 
     A ref's link follows it: a commit that gets published late never takes the link from a newer one.
-    The repository that a ref was first resolved in keeps it; only the default one may take it over.
+    Who may record a ref is decided by `links.py`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,12 +94,15 @@ class LastResolved:
         if path.exists():
             self._targets = json.loads(path.read_text())
 
-    def record(self, key: PackageKey, ref: str, git_url: str, *, default: bool) -> None:
-        """Write down that a ref is at this commit now, unless it is another repository's."""
+    def owner(self, target: str, ref: str) -> str:
+        """Return the URL of the repository that a target's ref was last resolved in; empty if it never was."""
+        found = self._targets.get(target, {}).get(ref)
+        return found["git_url"] if found else ""
+
+    def record(self, key: PackageKey, ref: str, git_url: str) -> None:
+        """Write down that a ref is this repository's, and at this commit now."""
         refs = self._targets.setdefault(key.target.name, {})
         before, now = refs.get(ref), {"sha1": key.sha1, "git_url": git_url}
-        if before and before["git_url"] != git_url and not default:
-            return
         if before != now:
             refs[ref] = now
             temporary = self._path.with_name(self._path.name + ".new")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any
 
-from model.git_names import GitUrlPolicy, check_ref, split_ref
+from model.git_names import OTHER, GitUrlPolicy, check_full_ref, check_ref, split_ref
 from model.package_key import check_sha1
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from model.targets import Target
 
 _TEXT_MAX = 500
+_SHA1 = re.compile(r"[0-9a-fA-F]{40}\Z")
 _DIGITS_MAX = 18
 _FORM_FIELDS = ("sha1", "ref", "git_url", "reason")
 JOB = "job"
@@ -41,7 +43,7 @@ class Wanted:
     job: str = ""
     sizes: Mapping[str, Mapping[str, int]] = attribute(default_factory=dict)
     ref_kind: str = ""
-    """`branch` or `tag`, where only that is meant."""
+    """`branch` or `tag` where only that is meant, `ref` for a full name of another kind."""
 
 
 class Refused(ValueError):
@@ -89,8 +91,12 @@ def parse(
             return ""
 
     sha1 = check("sha1", check_sha1)
-    ref_kind, texts["ref"] = split_ref(texts.get("ref", ""))
-    ref = check("ref", check_ref)
+    if _SHA1.match(texts.get("ref", "")) and not texts.get("sha1"):
+        # Pasted into the first field of the form; git itself warns of branches with such names.
+        sha1, ref_kind, ref = check("ref", check_sha1), "", ""
+    else:
+        ref_kind, texts["ref"] = split_ref(texts.get("ref", ""))
+        ref = check("ref", check_full_ref if ref_kind == OTHER else check_ref)
     git_url = check("git_url", policy.check) or _git_url(chosen, git_urls, sentences)
     reason = check("reason", check_text)
     job = check(JOB, check_text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from master.commits import Commits, CommitUnknown
 from master.ensure import Answer, Ask, Ensure
 from master.images import image_schedulers
+from master.links import Resolved
 from master.packages_api import add_packages
 from master.refs import RefUnknown, RepositoryUnreachable, resolve
 from master.request_fields import CLAIMED_OWNER, SIZES, Refused, Wanted, parse
@@ -29,6 +31,8 @@ from model.targets import Target
 if TYPE_CHECKING:
     from master.settings import Git, Settings
 
+
+_NO_SHA1 = "0" * 40
 
 PASSING = -32000
 """The JSON-RPC code of a refusal that may not be one if the same is asked again: a repository is away."""
@@ -54,8 +58,8 @@ class PackagesScheduler(ForceScheduler):
         self._policy = GitUrlPolicy(git.allowed)
         self._targets = {name: Target.from_name(name) for name in kwargs["builderNames"]}
         fields = [
-            StringParameter("ref", label="Branch or tag (or give a sha1)", size=50),
-            StringParameter("sha1", label="Full sha1 (or give a branch or tag)", size=50),
+            StringParameter("ref", label="Branch, tag or full sha1", size=50),
+            StringParameter("sha1", label="Full sha1 (or fill in the field above)", size=50),
             StringParameter("git_url", **_repository(git_urls), size=80),
             StringParameter("reason", label="Reason (optional)", size=50),
         ]
@@ -90,8 +94,9 @@ class PackagesScheduler(ForceScheduler):
         name = await self._builder_name(builder_id)
         try:
             wanted = parse(params, self._targets, lambda _: name, self._policy, self.git_urls)
-            sha1, ref_is_ours = await self._resolve(wanted)
-            answers = await self._answers(wanted, sha1, ref_is_ours, owner)
+            resolved = await self._resolve(wanted)
+            sha1 = resolved.sha1 if resolved else wanted.sha1
+            answers = await self._answers(wanted, sha1, resolved, owner)
         except Refused as refused:
             if refused.passing:
                 raise BadJsonRpc2(refused.sentences, PASSING) from None
@@ -103,21 +108,43 @@ class PackagesScheduler(ForceScheduler):
         requests = {builder: request for one in answers for builder, request in one.buildrequest_ids.items()}
         return answers[0].buildset_id, requests, [answer.as_json() for answer in answers]
 
-    async def _answers(self, wanted: Wanted, sha1: str, ref_is_ours: bool, owner: str) -> list[Answer]:
+    async def _answers(
+        self, wanted: Wanted, sha1: str, resolved: Resolved | None, owner: str
+    ) -> list[Answer]:
         answers = []
         for target in wanted.targets:
             key = PackageKey(target, sha1)
-            if ref_is_ours:
-                default = wanted.git_url == self.git_urls[target.project]
-                await self._publisher.resolved(key, wanted.ref, wanted.git_url, default=default)
-            ask = Ask(key, wanted.git_url, wanted.ref, owner, wanted.reason, wanted.job, wanted.sizes)
-            answers.append(await self._ensured(ask))
+            link, no_link = await self._link(key, resolved)
+            ask = Ask(
+                key,
+                wanted.git_url,
+                wanted.ref,
+                owner,
+                wanted.reason,
+                wanted.job,
+                wanted.sizes,
+                link or no_link,
+            )
+            answers.append(replace(await self._ensured(ask), link=link, no_link=no_link))
         return answers
+
+    async def _link(self, key: PackageKey, resolved: Resolved | None) -> tuple[str, str]:
+        """Have a ref's link follow the ref; return its URL, or else why it gets none."""
+        if resolved is None:
+            return "", "the request names a commit: only a ref gets a ref/ link"
+        resolved = replace(resolved, default_url=self.git_urls[key.target.project])
+        no_link = resolved.why_not(self._publisher.owner(key, resolved.ref))
+        if not no_link:
+            await self._publisher.resolved(key, resolved.ref, resolved.linked_as)
+            no_link = await self._publisher.obstacle(key, resolved.ref)
+        return ("", no_link) if no_link else (self._publisher.ref_url(key, resolved.ref), "")
 
     async def _ensured(self, ask: Ask) -> Answer:
         try:
             return await self._ensure.ensure(ask)
-        except (CommitUnknown, RepositoryUnreachable) as error:
+        except CommitUnknown as error:
+            raise Refused({"ref" if ask.ref else "sha1": str(error)}) from None
+        except RepositoryUnreachable as error:
             raise _refusal(error) from None
 
     async def _builder_name(self, builder_id: Any) -> str | None:
@@ -128,16 +155,16 @@ class PackagesScheduler(ForceScheduler):
         builder = await self.master.data.get(("builders", text))
         return builder and str(builder["name"])
 
-    async def _resolve(self, wanted: Wanted) -> tuple[str, bool]:
-        """Give the commit, and whether the ref's link may follow it.
-
-        A fork's `main` must not take the link of the `main` of the project's own repository.
-        """
+    async def _resolve(self, wanted: Wanted) -> Resolved | None:
+        """Resolve a ref where the request says, and in the other repositories that may have its link; None for a sha1."""
         if not wanted.ref:
-            return wanted.sha1, False
+            return None
         assert self.master is not None
+        owners = {
+            self._publisher.owner(PackageKey(target, _NO_SHA1), wanted.ref) for target in wanted.targets
+        }
         own = (self.git_urls[target.project] for target in wanted.targets)
-        urls = dict.fromkeys((wanted.git_url, *own))
+        urls = list(dict.fromkeys((wanted.git_url, *own, *filter(self._is_allowed, sorted(owners)))))
         asked = [
             Deferred.fromCoroutine(
                 resolve(self.master.reactor, url, wanted.ref, self.git.timeout, wanted.ref_kind)
@@ -147,11 +174,17 @@ class PackagesScheduler(ForceScheduler):
         for other in asked[1:]:
             other.addErrback(lambda failure: failure.value)
         try:
-            sha1, *ours = await gatherResults(asked, consumeErrors=True)
+            said = await gatherResults(asked, consumeErrors=True)
         except FirstError as error:
             raise _refusal(error.subFailure.value) from None
-        self._commits.settle(wanted.git_url, sha1)
-        return str(sha1), all(found == sha1 or isinstance(found, RefUnknown) for found in ours)
+        return Resolved(wanted.ref, wanted.ref_kind, wanted.git_url, "", dict(zip(urls, said, strict=True)))
+
+    def _is_allowed(self, git_url: str) -> bool:
+        try:
+            self._policy.check(git_url)
+        except ValueError:
+            return False
+        return True
 
     async def _add_buildset(self, ask: Ask, properties: Properties) -> tuple[int, dict[int, int]]:
         asked = f"{ask.owner} asked for it"
@@ -209,8 +242,6 @@ def _refusal(error: BaseException | None) -> BaseException:
     """Put what went wrong with a ref beside its field."""
     if isinstance(error, RefUnknown):
         return Refused({"ref": str(error)})
-    if isinstance(error, CommitUnknown):
-        return Refused({"sha1": str(error)})
     if isinstance(error, RepositoryUnreachable):
         return Refused({"git_url": str(error)}, passing=error.passing)
     return error or RuntimeError("nothing failed")

@@ -14,7 +14,23 @@ _SCHEMES = ("https", "http", "git")
 
 
 def check_ref(text: str) -> str:
-    """Give a branch's or tag's name back; ValueError where git would refuse it, or we do.
+    """Return a branch's or tag's short name; ValueError where git would refuse it, or we do."""
+    _check_form(text)
+    if text.startswith("refs/"):
+        raise ValueError(f"ref {text!r} must be the short name, without refs/heads/ or refs/tags/")
+    return text
+
+
+def check_full_ref(text: str) -> str:
+    """Return git's full name of a ref that is no branch and no tag, such as `refs/pull/12/head`; else ValueError."""
+    _check_form(text)
+    if not text.startswith("refs/"):
+        raise ValueError(f"ref {text!r} must begin with refs/")
+    return text
+
+
+def _check_form(text: str) -> None:
+    """Refuse, with ValueError, what cannot be a ref's name.
 
     The rules are those of git-check-ref-format(1); besides, a ref is ASCII, at most 200
     characters, and never looks like an option.
@@ -30,21 +46,22 @@ def check_ref(text: str) -> str:
         raise ValueError(f"ref {text!r} may not start with - or /, nor end with / or .")
     if any(part.startswith(".") or part.endswith(".lock") for part in text.split("/")):
         raise ValueError(f"ref {text!r} has a part that starts with . or ends with .lock")
-    if text.startswith("refs/"):
-        raise ValueError(f"ref {text!r} must be the short name, without refs/heads/ or refs/tags/")
-    return text
 
 
 FULL_NAMES = {"refs/heads/": "branch", "refs/tags/": "tag"}
 """What git puts before a name that can be no other's, and what has such names."""
 
 
+OTHER = "ref"
+"""The kind of a ref that is no branch and no tag; it is known by its full name only."""
+
+
 def split_ref(text: str) -> tuple[str, str]:
-    """Give `branch`, `tag`, or nothing for either of them, and the short name, which is not checked yet."""
+    """Return `branch`, `tag`, `ref` (OTHER) or nothing for a branch or a tag, and the name, not checked yet."""
     for prefix, kind in FULL_NAMES.items():
         if text.startswith(prefix) and text != prefix:
             return kind, text.removeprefix(prefix)
-    return "", text
+    return OTHER if text.startswith("refs/") else "", text
 
 
 @dataclass(frozen=True)

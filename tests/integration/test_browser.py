@@ -42,8 +42,8 @@ FLAGS = [
 """As root in a container, and without a word to anybody but the master."""
 
 FIELDS = {
-    "ref": "Branch or tag (or give a sha1)",
-    "sha1": "Full sha1 (or give a branch or tag)",
+    "ref": "Branch, tag or full sha1",
+    "sha1": "Full sha1 (or fill in the field above)",
     "git_url": "Repository",
     "reason": "Reason (optional)",
 }

@@ -217,3 +217,36 @@ def test_main_that_moves_takes_its_link_along(here: Installation) -> None:
     assert os.readlink(here.packages / DEB / "ref/main") == before
     succeeded(here, answer)
     assert os.readlink(here.packages / DEB / "ref/main") == f"../sha1/{sha1}"
+
+
+def test_a_forks_link_is_another_forks_once_it_is_gone(here: Installation, fork: tiny.Repository) -> None:
+    """Of two forks, the first has the link while it has the branch; the answer says so, and that the next one gets it."""
+    other = here.repository.fork(here.input / "another/ceph.git")
+    other_url = fork_url(here).replace("/somebody/", "/another/")
+    link = f"{here.packages_url}{DEB}/ref/shared/"
+    theirs, ours = fork.commit(ref="shared"), other.commit(ref="shared")
+    answer = here.ask(DEB, ref="shared", git_url=fork_url(here))
+    assert (answer["link"], answer["no_link"]) == (link, "")
+    succeeded(here, answer)
+    answer = here.ask(DEB, ref="shared", git_url=other_url)
+    assert (answer["link"], answer["no_link"]) == ("", f"it is that of 'shared' in {fork_url(here)}")
+    succeeded(here, answer)
+    assert requests.get(f"{link}sha1", timeout=30).text == f"{theirs}\n"
+    fork.git("update-ref", "-d", "refs/heads/shared")
+    answer = here.ask(DEB, ref="shared", git_url=other_url)
+    assert (answer["state"], answer["link"]) == ("published", link)
+    assert requests.get(f"{link}sha1", timeout=30).text == f"{ours}\n"
+    [build] = here.builds(answer)
+    properties = here.get(f"builds/{build['buildid']}/properties")["properties"][0]
+    assert properties["ref_link"][0] == f"it is that of 'shared' in {fork_url(here)}"
+
+
+def test_what_cannot_be_a_link_is_said(here: Installation) -> None:
+    """A branch whose name begins with another's and a slash has no link, and the answer says why."""
+    here.repository.commit(ref="whole")
+    succeeded(here, here.ask(DEB, ref="whole"))
+    here.repository.git("update-ref", "-d", "refs/heads/whole")
+    here.repository.commit(ref="whole/part")
+    answer = here.ask(DEB, ref="whole/part")
+    assert (answer["link"], answer["no_link"]) == ("", "ref/whole is the link of another ref")
+    succeeded(here, answer)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from master.purge import Key, Purge
 from master.users import digest
 from tests.integration import tiny
 from tests.integration.harness import DEB, RPM, Installation, tiny_installation
@@ -128,7 +129,11 @@ def test_wrong_type(here: Installation, field: str, value: Any, called: str) -> 
         ({"ref": "--upload-pack=touch /tmp/x"}, "ref", "may not contain ' '"),
         ({"ref": "--upload-pack=true"}, "ref", "may not start with - or /"),
         ({"ref": "/main"}, "ref", "may not start with - or /"),
-        ({"ref": "refs/pull/1"}, "ref", "must be the short name"),
+        ({"ref": "refs/pull/1/head"}, "ref", "has no ref 'refs/pull/1/head'"),
+        ({"ref": SHA1.upper()}, "ref", "must be lower case"),
+        ({"ref": SHA1[:7]}, "ref", "has no branch or tag '0123456': a commit is named by all 40 digits of its sha1"),
+        ({"ref": SHA1}, "sha1", f"has no commit {SHA1}: push it there"),
+        ({"sha1": SHA1}, "sha1", f"has no commit {SHA1}: push it there"),
         ({"ref": "refs/heads/refs/heads/main"}, "ref", "must be the short name"),
         ({"ref": "refs/heads/"}, "ref", "may not start with - or /, nor end with / or ."),
         ({"ref": "refs/heads/a..b"}, "ref", "may not contain '..'"),
@@ -252,6 +257,93 @@ def test_bad_envelope(here: Installation, body: Any, sentence: str) -> None:
     )
     assert answer.status_code == 400, answer.text
     assert sentence in answer.json()["error"]["message"]
+
+
+def test_a_sha1_in_the_field_for_a_ref_is_that_commit(here: Installation) -> None:
+    """A commit that is pasted where a branch belongs is what was meant; a ref that is no branch has its own link."""
+    sha1 = here.repository.sha1("main")
+    pasted = here.ask(DEB, ref=f"{sha1} ")
+    assert (pasted["state"], pasted["package_key"]) == ("published", f"{DEB}/{sha1}")
+    assert (pasted["link"], pasted["no_link"]) == (
+        "",
+        "the request names a commit: only a ref gets a ref/ link",
+    )
+    here.repository.git("update-ref", "refs/pull/12/head", sha1)
+    pulled = here.ask(DEB, ref="refs/pull/12/head")
+    assert (pulled["state"], pulled["package_key"]) == ("published", f"{DEB}/{sha1}")
+    assert pulled["link"] == f"{here.packages_url}{DEB}/ref/refs/pull/12/head/"
+    assert requests.get(f"{pulled['link']}version", timeout=30).status_code == 200
+    assert here.ask(DEB, ref="main")["link"] == f"{here.packages_url}{DEB}/ref/main/"
+
+
+@pytest.mark.usefixtures("nothing_queued")
+@pytest.mark.parametrize(
+    ("path", "method", "status", "sentence"),
+    [
+        (
+            "forceschedulers/packages",
+            "ask",
+            400,
+            "forceschedulers/packages has no method 'ask'; there are force",
+        ),
+        (
+            "forceschedulers/packages",
+            "get",
+            400,
+            "forceschedulers/packages has no method 'get'; there are force",
+        ),
+        ("forceschedulers/package", "force", 404, "there is no forceschedulers/package"),
+        ("buildrequests/999", "cancel", 404, "there is no buildrequests/999"),
+        (
+            "buildrequests/1",
+            "stop",
+            400,
+            "buildrequests/1 has no method 'stop'; there are cancel, set_priority",
+        ),
+        (f"buildrequests/{10**30}", "cancel", 404, f"there is no buildrequests/{10**30}"),
+        ("builds/999", "stop", 404, "there is no builds/999"),
+        ("builds/1", "explode", 400, "builds/1 has no method 'explode'; there are rebuild, stop"),
+        ("workers/999", "stop", 404, "there is no workers/999"),
+        ("schedulers/999", "enable", 404, "there is no schedulers/999"),
+        ("builders", "force", 400, "builders has no method 'force': it can only be read"),
+        ("packages/1", "ask", 400, "packages/1 has no method 'ask'; there are renew, withdraw"),
+        ("nothing", "force", 404, "Invalid path: nothing"),
+    ],
+)
+def test_what_cannot_be_done_is_an_error(
+    here: Installation, path: str, method: str, status: int, sentence: str
+) -> None:
+    """A method that there is not, and a thing that there is not, are 400 and 404 with a sentence, never success or 500."""
+    for token in (here.token, ALICE):
+        answer = post(here, path, method, {"Authorization": f"Bearer {token}"})
+        assert answer.status_code == status, answer.text
+        assert answer.json()["error"]["message"] == sentence
+    assert post(here, path, method, {}).status_code == 403, "who is no user learns nothing of it"
+
+
+def test_a_purged_package_is_published_for_nobody(here: Installation) -> None:
+    """After a purge, the package server, the request's own page of the API and shaman's view agree; a new request builds it again."""
+    sha1 = here.repository.commit(tiny.WHOLE, ref="purged")
+    answer = here.ask(DEB, ref="purged")
+    here.wait(answer)
+    [number] = answer["buildrequest_ids"].values()
+    urls = [f"{at}version" for at in (answer["url"], answer["link"])]
+    assert here.get(f"packages/{number}")["packages"][0]["state"] == "published"
+    assert [requests.get(url, timeout=30).status_code for url in urls] == [200, 200]
+    purge = Purge(here.settings.packages.directory, here.settings.packages.staging)
+    purged = purge.purge(Key.from_string(f"{DEB}/{sha1}"))
+    assert purged is not None
+    assert purged.links == ("purged",)
+    [status] = here.get(f"packages/{number}")["packages"]
+    assert (status["state"], status["error"]) == (
+        "purged", "the packages were published, and have been removed since: request them again",
+    )  # fmt: skip
+    assert [requests.get(url, timeout=30).status_code for url in urls] == [404, 404]
+    assert requests.get(f"{here.packages_url}api/search?sha1={sha1}", timeout=30).json() == []
+    again = here.ask(DEB, sha1=sha1)
+    assert again["state"] == "on its way"
+    assert here.wait(again)["results"] == 0
+    assert [requests.get(url, timeout=30).status_code for url in urls] == [200, 200]
 
 
 def test_builderid_of_a_target_is_as_good_as_its_name(here: Installation) -> None:

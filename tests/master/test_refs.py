@@ -84,6 +84,15 @@ def test_only_the_kind_that_is_meant_is_looked_for(served: Served) -> None:
         assert str(caught.value) == f"{served.url} has no {kind} {ref!r}"
 
 
+def test_a_ref_of_another_kind_has_a_full_name(served: Served) -> None:
+    """A ref that is no branch and no tag is found by its full name, and by no part of it."""
+    assert resolved(served.url, "refs/elsewhere/hidden", kind="ref") == served.first
+    for ref in ("refs/elsewhere", "refs/hidden", "refs/heads/nested-name"):
+        with pytest.raises(RefUnknown) as caught:
+            resolved(served.url, ref, kind="ref")
+        assert str(caught.value) == f"{served.url} has no ref {ref!r}"
+
+
 @pytest.mark.parametrize(
     "ref", ["nonesuch", "hidden", "elsewhere/hidden", "slashes", "nested-name", "HEAD", "MAIN"]
 )
@@ -155,12 +164,11 @@ OTHER = PackageKey.from_string(f"{RPM}/{'a' * 40}")
 
 CEPH = "https://github.com/ceph/ceph.git"
 FORK = "https://github.com/me/ceph.git"
-OTHER_FORK = "https://github.com/you/ceph.git"
 
 
 def record(last: LastResolved, key: PackageKey, ref: str, git_url: str = CEPH) -> None:
-    """Write down a ref of a repository; the default one is Ceph's."""
-    last.record(key, ref, git_url, default=git_url == CEPH)
+    """Write down a ref of a repository."""
+    last.record(key, ref, git_url)
 
 
 def test_a_ref_is_where_it_was_last(tmp_path: Path) -> None:
@@ -176,25 +184,15 @@ def test_a_ref_is_where_it_was_last(tmp_path: Path) -> None:
     assert (last.refs_at(OLD), last.refs_at(NEW)) == (["main", "wip/x"], [])
 
 
-def test_a_fork_never_takes_a_ref_from_another_repository(tmp_path: Path) -> None:
-    """A ref is the repository's that it was first resolved in: no fork moves the default one's, nor another fork's."""
+def test_whose_a_ref_is_is_remembered(tmp_path: Path) -> None:
+    """The repository that a ref was last recorded for has it, in each target by itself; the link follows that one."""
     last = LastResolved(tmp_path / "refs.json")
-    record(last, OLD, "main")
-    record(last, NEW, "main", FORK)
+    assert last.owner(DEB, "wip/x") == ""
     record(last, OLD, "wip/x", FORK)
-    record(last, NEW, "wip/x", OTHER_FORK)
-    assert (last.refs_at(OLD), last.refs_at(NEW)) == (["main", "wip/x"], [])
-
-
-def test_a_fork_moves_its_own_refs_and_the_default_repository_any(tmp_path: Path) -> None:
-    """A fork's ref follows the fork until the default repository has one of that name, which then keeps it."""
-    last = LastResolved(tmp_path / "refs.json")
-    record(last, OLD, "wip/x", FORK)
-    record(last, NEW, "wip/x", FORK)
-    assert last.refs_at(NEW) == ["wip/x"]
-    record(last, OLD, "wip/x")
-    record(last, NEW, "wip/x", FORK)
-    assert (last.refs_at(OLD), last.refs_at(NEW)) == (["wip/x"], [])
+    assert (last.owner(DEB, "wip/x"), last.owner(RPM, "wip/x")) == (FORK, "")
+    record(last, NEW, "wip/x")
+    assert last.owner(DEB, "wip/x") == CEPH
+    assert (last.refs_at(OLD), last.refs_at(NEW)) == ([], ["wip/x"])
 
 
 def test_targets_have_refs_of_their_own(tmp_path: Path) -> None:
@@ -216,8 +214,7 @@ def test_what_was_resolved_survives_the_master(tmp_path: Path) -> None:
     assert again.refs_at(OTHER) == ["v19.2.0"]
     assert again.all({DEB: NEW.target, RPM: OTHER.target}) == [(NEW, "main"), (OTHER, "v19.2.0")]
     assert again.all({RPM: OTHER.target}) == [(OTHER, "v19.2.0")]
-    record(again, OLD, "main", FORK)
-    assert again.refs_at(NEW) == ["main"]
+    assert again.owner(DEB, "main") == CEPH
     assert [entry.name for entry in tmp_path.iterdir()] == ["refs.json"]
 
 
@@ -228,5 +225,4 @@ def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
     record(last, OLD, "main")
     path.unlink()
     record(last, OLD, "main")
-    record(last, NEW, "main", FORK)
     assert not path.exists()

@@ -178,13 +178,11 @@ def test_only_the_wrong_field_is_named() -> None:
         ("a\x00", "ref 'a\\x00' may not contain '\\x00'"),
         ("-u", "ref '-u' may not start with - or /, nor end with / or ."),
         (
-            "refs/pull/1",
-            "ref 'refs/pull/1' must be the short name, without refs/heads/ or refs/tags/",
-        ),
-        (
             "refs/heads/refs/tags/v1",
             "ref 'refs/tags/v1' must be the short name, without refs/heads/ or refs/tags/",
         ),
+        ("refs/pull/../x", "ref 'refs/pull/../x' may not contain '..'"),
+        ("refs/", "ref 'refs/' may not start with - or /, nor end with / or ."),
         ("refs/tags/", "ref 'refs/tags/' may not start with - or /, nor end with / or ."),
         ("refs/heads/a..b", "ref 'a..b' may not contain '..'"),
     ],
@@ -306,3 +304,20 @@ def test_full_names_of_refs(row: dict[str, str]) -> None:
     """git's own name of a branch or a tag says which of them is meant; the short one is what all goes on with."""
     wanted = ask(builderNames=[DEB], ref=row["ref"])
     assert (wanted.ref, wanted.ref_kind) == (row["name"], "" if row["kind"] == "ref" else row["kind"])
+
+
+def test_a_full_name_of_another_kind_is_taken_as_it_is() -> None:
+    """A ref that is no branch and no tag, such as a pull request's, is looked for by the name that it has."""
+    wanted = ask(builderNames=[DEB], ref="refs/pull/12/head")
+    assert (wanted.ref, wanted.ref_kind) == ("refs/pull/12/head", "ref")
+
+
+def test_a_sha1_in_the_field_for_a_ref_is_a_sha1() -> None:
+    """A full sha1 in the field `ref` is a commit, unless the field `sha1` is filled in, too."""
+    wanted = ask(builderNames=[DEB], ref=f" {SHA1}")
+    assert (wanted.sha1, wanted.ref, wanted.ref_kind) == (SHA1, "", "")
+    assert ask(builderNames=[DEB], ref=f"refs/heads/{SHA1}").ref == SHA1
+    assert refused(builderNames=[DEB], ref=SHA1, sha1=SHA1) == {"ref": "give sha1 or ref, not both"}
+    assert refused(builderNames=[DEB], ref=SHA1.upper()) == {
+        "ref": f"sha1 {SHA1.upper()!r} must be lower case"
+    }

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from model.git_names import GitUrlPolicy, check_ref
+from model.git_names import GitUrlPolicy, check_full_ref, check_ref
 from tests.git_repositories import ENVIRONMENT
 
 POLICY = GitUrlPolicy(("https://github.com/", "git://127.0.0.1:9418/"))
@@ -96,6 +96,16 @@ def test_other_names_get_a_sentence(ref: str, sentence: str) -> None:
     with pytest.raises(ValueError) as caught:
         check_ref(ref)
     assert str(caught.value) == sentence
+
+
+def test_a_full_name_begins_with_refs() -> None:
+    """A ref that is no branch and no tag is taken by its full name, which git takes as well."""
+    assert check_full_ref("refs/pull/12/head") == "refs/pull/12/head"
+    assert git_takes("refs/pull/12/head")
+    for text, sentence in (("pull/12/head", "must begin with refs/"), ("refs/a..b", "may not contain '..'")):
+        with pytest.raises(ValueError) as caught:
+            check_full_ref(text)
+        assert str(caught.value) == f"ref {text!r} {sentence}"
 
 
 @pytest.mark.parametrize(
