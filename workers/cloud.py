@@ -10,20 +10,18 @@ import base64
 import re
 import threading
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 from openstack.exceptions import NotFoundException, raise_from_response
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from workers import cloud_errors, sizes
 from workers.cloud_data import PREPARED, Image, Kept, Leftover, Limits, Seen
 from workers.cloud_errors import Kind, Trouble
+from workers.sdk_calls import SdkThreads, patient
 from workers.sizes import NovaFlavor
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-THREADS = 4
-"""Of each cloud. Answers are decoded under the interpreter's lock, which the reactor needs as well."""
 MICROVERSION = "2.60"
 """Of compute, of Queens: tags in the create call need 2.52."""
 _LOOKED_UP_SECONDS = 300.0
@@ -59,11 +55,11 @@ class Cloud:
         self._clock = clock
         self._made = threading.Lock()
         self._connection: Connection | None = None
-        self._pool: ThreadPool | None = None
         self._flavors = Kept(clock, _LOOKED_UP_SECONDS, lambda: self.run(self._list_flavors))
         self._networks = Kept(clock, _LOOKED_UP_SECONDS, lambda: self.run(self._list_networks))
         self._limits = Kept(clock, _LIMITS_SECONDS, lambda: self.run(self._get_limits))
         self._images: dict[str, Kept] = {}
+        self._threads = SdkThreads(f"cloud {self.title}")
 
     def configure(self, settings: CloudSettings, clouds_yaml: Path | None) -> None:
         """Take new settings of the same cloud; what they and clouds.yaml name is looked up anew."""
@@ -75,10 +71,7 @@ class Cloud:
 
     def close(self) -> None:
         """End the threads; calls that hang are left to their time limit."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            # stop() waits for the threads, and one may hang for as long as a request's time limit.
-            threading.Thread(target=pool.stop, daemon=True).start()
+        self._threads.close()
 
     # -- servers
 
@@ -89,12 +82,12 @@ class Cloud:
 
     async def create(self, wanted: Wanted) -> str:
         """Ask for a server; give its id. Tag and metadata are in the call itself."""
-        server_id: str = await self.run(self._create, wanted, await self._network_ids())
+        server_id: str = await self.run_change(self._create, wanted, await self._network_ids())
         return server_id
 
     async def delete(self, server_id: str) -> None:
         """Ask for a server's end; one that is gone already is as good."""
-        await self.run(lambda sdk: sdk.compute.delete_server(server_id, ignore_missing=True))
+        await self.run_change(lambda sdk: sdk.compute.delete_server(server_id, ignore_missing=True))
 
     async def exists(self, server_id: str) -> bool:
         """Whether a server is there, of whatever status but DELETED."""
@@ -183,7 +176,7 @@ class Cloud:
             )
             return _id(made)
 
-        return str(await self.run(make))
+        return str(await self.run_change(make))
 
     async def volume_status(self, volume_id: str) -> str:
         """Give a volume's status: `creating`, `downloading`, `available`, `error` and others."""
@@ -207,7 +200,7 @@ class Cloud:
 
         if not network_ids:
             raise Trouble(Kind.PERMANENT, "setting `floating_ip` needs `networks`").in_cloud(self.title)
-        return str(await self.run(make))
+        return str(await self.run_change(make))
 
     async def create_floating_ip(self, port_id: str, boot: str) -> str:
         """Take a floating ip from the network that the settings name, for a port; give its id."""
@@ -222,7 +215,7 @@ class Cloud:
             )
             return _id(made)
 
-        return str(await self.run(make))
+        return str(await self.run_change(make))
 
     async def leftovers(self) -> list[Leftover]:
         """List ports, floating ips and volumes of ours, where the cloud has such services."""
@@ -240,14 +233,21 @@ class Cloud:
             else:
                 sdk.network.delete_ip(leftover.id, ignore_missing=True)
 
-        await self.run(delete)
+        await self.run_change(delete)
 
     # -- in threads
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a thread with the SDK's connection before its arguments; it raises Trouble."""
+        return await self._call(self._threads.run, function, *arguments)
+
+    async def run_change(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Do the same for a function that makes or removes something."""
+        return await self._call(self._threads.change, function, *arguments)
+
+    async def _call(self, how: Callable[..., Any], function: Callable[..., T], *arguments: Any) -> T:
         self.calls += 1
-        asked = deferToThreadPool(_reactor(), self._threads(), lambda: function(self._sdk(), *arguments))
+        asked = how(_reactor(), lambda: function(self._sdk(), *arguments))
         asked.addErrback(self._translate)
         result: T = await asked
         return result
@@ -259,14 +259,6 @@ class Cloud:
         if trouble.stale:
             self.forget(trouble.stale)
         return Failure(trouble.in_cloud(self.title))
-
-    def _threads(self) -> ThreadPool:
-        if self._pool is None:
-            self._pool = ThreadPool(0, THREADS, f"cloud {self.title}")
-            # The end of the process waits for no call that hangs.
-            self._pool.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
-            self._pool.start()
-        return self._pool
 
     def _sdk(self) -> Connection:
         with self._made:
@@ -331,7 +323,7 @@ class Cloud:
         for name in ("key_name", "availability_zone", "scheduler_hints"):
             if getattr(settings, name):
                 attributes[name] = getattr(settings, name)
-        return _id(sdk.compute.create_server(**attributes))
+        return _id(patient(sdk.compute, settings.timeout).create_server(**attributes))
 
     def _get_limits(self, sdk: Connection) -> Limits:
         found = sdk.compute.get_limits().absolute

@@ -44,7 +44,7 @@ class Snapshots:
     async def take(self, server_id: str, name: str, properties: Mapping[str, str]) -> str:
         """Ask for an image of a server, which goes on running; give the image's id."""
         metadata = {**properties, MASTER: self._cloud.tag}
-        return await self._cloud.run(
+        return await self._cloud.run_change(
             lambda sdk: Server.new(id=server_id).create_image(sdk.compute, name, metadata)
         )
 
@@ -68,8 +68,8 @@ class Snapshots:
             answer = sdk.image.patch(f"/images/{image_id}", data=json.dumps(changes), headers=_PATCH)
             raise_from_response(answer)
 
-        await self._cloud.run(change)
+        await self._cloud.run_change(change)
 
     async def remove(self, image_id: str) -> None:
         """Delete an image; one that is gone already is as good."""
-        await self._cloud.run(lambda sdk: sdk.image.delete_image(image_id, ignore_missing=True))
+        await self._cloud.run_change(lambda sdk: sdk.image.delete_image(image_id, ignore_missing=True))

@@ -232,6 +232,8 @@ class FakeCloud:
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         raise NotImplementedError("what goes to the SDK directly is tested on the lab")
 
+    run_change = run
+
     # -- how
 
     def _new_id(self, kind: str) -> str:

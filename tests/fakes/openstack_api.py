@@ -31,7 +31,7 @@ PATHS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back; `how` may be `reset` or `hang` as well."""
+    """What is sent back; `how` may be `reset` or `hang` as well, or `late`: when what hangs is let go."""
 
     status: int = 200
     body: Any = None
@@ -120,9 +120,9 @@ class OpenStackApi:
             answer = Answer(501, {"error": {"message": f"the test has no answer for {path}"}})
             if answers:
                 answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if answer.how == "hang":
+        if answer.how in ("hang", "late"):
             self.let_go.wait()
-        if answer.how != "answer":
+        if answer.how in ("hang", "reset"):
             linger = struct.pack("ii", 1, 0)  # a RST, and no polite end
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             handler.close_connection = True

@@ -30,6 +30,7 @@ from workers.cloud_data import Image, Leftover, Limits, Wanted
 from workers.cloud_errors import Kind, Trouble
 from workers.openstack import _Ahead
 from workers.openstack_settings import BootVolume, CloudSettings, MachineSize, NewestImage
+from workers.sdk_calls import CHANGES, THREADS
 from workers.sizes import NovaFlavor, Size
 
 if TYPE_CHECKING:
@@ -641,6 +642,7 @@ def test_no_call_is_made_on_the_reactors_thread(playing: Playing, monkeypatch: p
         "limits": (), "flavor": (), "image": ("bookworm",), "create_volume": ("n", IMAGE, "b"),
         "volume_status": ("v",), "create_port": ("n", "b"), "create_floating_ip": ("p", "b"),
         "leftovers": (), "remove": (Leftover("port", "x", "b"),), "run": (lambda sdk: sdk.compute.get("/x"),),
+        "run_change": (lambda sdk: sdk.compute.post("/x"),),
     }  # fmt: skip
     public = {
         name for name, one in vars(Cloud).items() if inspect.iscoroutinefunction(one) and name[0] != "_"
@@ -667,24 +669,61 @@ def test_calls_that_hang_leave_the_reactor_alone(playing: Playing) -> None:
         from twisted.internet.task import deferLater
 
         outcomes: list[Any] = []
-        for _ in range(2 * module.THREADS):
+        for _ in range(2 * THREADS):
             ensureDeferred(cloud.servers()).addBoth(outcomes.append)
         reactor = module._reactor()
-        while len(playing.api.asked("GET", f"{SERVERS}/detail")) < module.THREADS:
+        while len(playing.api.asked("GET", f"{SERVERS}/detail")) < THREADS:
             await deferLater(reactor, 0.01)
         return list(outcomes)
 
     assert playing.run(use, timeout=300) == []
 
 
+def test_nobody_waits_for_a_burst_to_read_the_quota(playing: Playing) -> None:
+    """While more servers are asked for than there are threads, and nova answers none of it, quota and listing are read."""
+    playing.api.on("POST", SERVERS, Answer(how="hang"))
+    playing.api.on("GET", "/compute/v2.1/limits", Answer(200, LIMITS))
+    playing.api.on("GET", f"{SERVERS}/detail", Answer(body={"servers": []}))
+
+    async def use(cloud: Cloud) -> tuple[int, list[Any]]:
+        from twisted.internet.task import deferLater
+
+        for _ in range(2 * THREADS):
+            ensureDeferred(cloud.create(WANTED)).addErrback(lambda _: None)
+        while len(playing.api.asked("POST", SERVERS)) < CHANGES:
+            await deferLater(module._reactor(), 0.01)
+        return (await cloud.limits()).instances, await cloud.servers()
+
+    assert playing.run(use, timeout=300, networks=(NETWORK,)) == (12, [])
+    assert len(playing.api.asked("POST", SERVERS)) == CHANGES
+
+
 def test_a_call_without_an_answer_ends_after_its_time(playing: Playing) -> None:
     """The settings say how long one call may take; after that it may have been done, or not."""
-    playing.api.on("POST", SERVERS, Answer(how="hang"))
-    trouble = playing.trouble(lambda cloud: cloud.create(WANTED), timeout=5)
+    path = f"{SERVERS}/1"
+    playing.api.on("DELETE", path, Answer(how="hang"))
+    trouble = playing.trouble(lambda cloud: cloud.delete("1"), timeout=5)
     assert (trouble.kind, trouble.done_perhaps) == (Kind.PASSING, True)
-    assert (
-        trouble.sentence == f"cloud sepia: it did not answer: Request to {playing.api.url}{SERVERS} timed out"
-    )
+    assert trouble.sentence == f"cloud sepia: it did not answer: Request to {playing.api.url}{path} timed out"
+
+
+def test_a_slow_nova_makes_a_server_once(playing: Playing) -> None:
+    """An answer to the call for a server is still taken when a call that was made before it has been given up."""
+    playing.api.on("DELETE", f"{SERVERS}/1", Answer(how="hang"))
+    playing.api.on("POST", SERVERS, Answer(202, {"server": {"id": "2"}}, how="late"))
+
+    async def use(cloud: Cloud) -> str:
+        from twisted.internet.task import deferLater
+
+        making = ensureDeferred(cloud.create(WANTED))
+        while not playing.api.asked("POST", SERVERS):
+            await deferLater(module._reactor(), 0.01)
+        with pytest.raises(Trouble):
+            await cloud.delete("1")
+        playing.api.let_go.set()
+        return await making
+
+    assert playing.run(use, timeout=5, networks=(NETWORK,)) == "2"
 
 
 ENDING = """
@@ -717,7 +756,7 @@ def test_the_process_ends_while_calls_hang(playing: Playing) -> None:
     command = [sys.executable, "-c", ENDING, str(playing.api.clouds_yaml(playing._directory))]
     ending = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        while len(playing.api.asked("GET", f"{SERVERS}/detail")) < module.THREADS:
+        while len(playing.api.asked("GET", f"{SERVERS}/detail")) < THREADS:
             assert ending.poll() is None
             time.sleep(0.01)
         said, _ = ending.communicate("end\n", timeout=60 * SLOW)
