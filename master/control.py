@@ -14,12 +14,14 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from master.database import connection_problem
+from master.reload_log import LogTail, Reload
 from master.settings import ENVIRONMENT_VARIABLE, Settings, SettingsError, default_path
 from master.users import operator_token
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 180
 _STOP_SECONDS = 30
+_RELOAD_SECONDS = 120
 
 _TAC = """\
 # Made by `python -m master.control start`; changes here are lost.
@@ -112,12 +114,34 @@ def stop(settings: Settings) -> str:
 
 
 def reload(settings: Settings) -> str:
-    """Have the master read its settings again."""
+    """Have the master read its settings again, and wait until they are in force; ControlError says why they are not.
+
+    Buildbot tells the outcome to its log only.
+    """
     pid = running(settings)
     if not pid:
-        raise ControlError("the master does not run")
+        raise ControlError(f"no master runs with the state directory {settings.state}")
+    path = settings.state / "twistd.log"
+    log = LogTail(path)
     os.kill(pid, signal.SIGHUP)
-    return f"the master reads its settings again; its log: {settings.state / 'twistd.log'}"
+    deadline = time.monotonic() + _RELOAD_SECONDS
+    outcome = Reload()
+    while not outcome.end and time.monotonic() < deadline and _alive(pid):
+        time.sleep(0.05)
+        for line in log.new_lines():
+            outcome.take(line)
+    if outcome.end == "complete":
+        return "the master has read its settings again, and they are in force"
+    if outcome.end == "aborted":
+        said = "\n  ".join(outcome.lines)
+        raise ControlError(f"the settings were refused; those before stay in force:\n  {said}")
+    if outcome.end == "partially applied":
+        said = "\n  ".join(outcome.lines)
+        raise ControlError(
+            f"the settings are in force only in part; see {path}, then restart the master:\n  {said}"
+        )
+    how = f"has not finished within {_RELOAD_SECONDS} s" if _alive(pid) else "ended meanwhile"
+    raise ControlError(f"whether the settings are in force is not known: the master {how}; its log: {path}")
 
 
 def running(settings: Settings) -> int:

@@ -116,6 +116,17 @@ class Installation:
         """The running master's pid, or 0."""
         return control.running(self.settings)
 
+    def change(self, **overrides: Any) -> None:
+        """Merge values into the settings file; the running master is not told."""
+        data = yaml.safe_load(self.settings_file.read_text())
+        _merge(data, overrides)
+        self.settings_file.write_text(yaml.safe_dump(data))
+
+    def reload(self, **overrides: Any) -> str:
+        """Change the settings file, and have the master read it as an operator does; ControlError if it is refused."""
+        self.change(**overrides)
+        return control.reload(self.settings)
+
     def kill(self) -> None:
         """Kill the master with SIGKILL, and wait until it is gone."""
         os.kill(self.pid, signal.SIGKILL)
