@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from buildbot.config import BuilderConfig
 
 from master.factories import factory, image_factory, image_test_factory
 from master.images import image_builder, image_targets, image_test_builder
+from master.in_force import builders_in_force
 from master.workers import provider, worker_names
 
 if TYPE_CHECKING:
@@ -21,8 +23,40 @@ if TYPE_CHECKING:
     from workers.provider import Provider
 
 
+_OFF = "off"
+"""The tag of a builder that takes no new requests."""
+
+
 def builders(settings: Settings) -> list[BuilderConfig]:
-    """Give `c["builders"]`."""
+    """Return `c["builders"]`: those that the settings want, then those that only finish what they have.
+
+    A builder in force stays until the master stops. Requests in its queue would be left there for ever, its build would
+    hang and keep all other builders from starting any, and latent workers would not come back to a builder that is
+    removed and added again (Buildbot #9135).
+    """
+    wanted = _wanted(settings)
+    return [*wanted, *(_turned_off(builder, settings) for builder in _kept(wanted))]
+
+
+def builders_off(settings: Settings) -> list[str]:
+    """Return the names of the builders that only finish what they have."""
+    return [builder.name for builder in _kept(_wanted(settings))]
+
+
+def _kept(wanted: Sequence[BuilderConfig]) -> list[BuilderConfig]:
+    names = {builder.name for builder in wanted}
+    return [builder for builder in builders_in_force() if builder.name not in names]
+
+
+def _turned_off(before: BuilderConfig, settings: Settings) -> BuilderConfig:
+    """Return a builder of the configuration in force as it is, tagged `off`."""
+    kept = copy(before)
+    kept.workernames = worker_names(settings)
+    kept.tags = [*(tag for tag in before.tags if tag != _OFF), _OFF]
+    return kept
+
+
+def _wanted(settings: Settings) -> list[BuilderConfig]:
     packages = [
         _builder(settings, target.name, target, factory(settings, target), "packages")
         for target in settings.selected_targets

@@ -14,13 +14,13 @@ from twisted.internet.threads import deferToThread
 from twisted.python import log
 
 from master.dependency_digest import DependencyDigests
-from master.images import NIGHTLY, image_builder, image_test_builder
+from master.images import NIGHTLY, image_test_builder, is_image_builder
 from master.refs import resolve
 from workers.image_plan import ONLY_CLOUD, ONLY_IMAGE
 from workers.images import Images, ImageSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from twisted.python.failure import Failure
@@ -51,14 +51,13 @@ class ImageService(BuildbotService):
         recipes: Recipes,
         git_timeout: float,
         prepared: PreparedImages,
-        targets: Sequence[Target],
         state: Path,
     ) -> None:
         """Take the provider and the settings."""
         await super().reconfigService()
         assert self.master is not None
         self._projects, self._recipes, self._git_timeout = projects, recipes, git_timeout
-        self._prepared, self._targets = prepared, tuple(targets)
+        self._prepared = prepared
         if not hasattr(self, "_images"):
             self._provider = provider
             self._digests = DependencyDigests(self.master.reactor, state / "digests", git_timeout)
@@ -139,10 +138,7 @@ class ImageService(BuildbotService):
         """Look after what a build that made or tested an image has left."""
         assert self.master is not None
         builder = await self.master.data.get(("builders", message["builderid"]))
-        names = [
-            name for target in self._targets for name in (image_builder(target), image_test_builder(target))
-        ]
-        if builder is not None and builder["name"] in names:
+        if builder is not None and is_image_builder(builder["name"]):
             self._tidy()
 
     async def _digest(self, target: Target, git_url: str, sha1: str) -> str:

@@ -16,6 +16,7 @@ from buildbot.schedulers.triggerable import Triggerable
 from buildbot.util.twisted import async_to_deferred
 from twisted.internet.defer import Deferred
 
+from master.in_force import schedulers_in_force
 from master.request_fields import CLAIMED_OWNER
 from master.users import OPERATOR
 from master.workers import provider
@@ -43,14 +44,23 @@ def image_targets(settings: Settings) -> dict[Target, list[str]]:
     }
 
 
+_PREFIX = "image-"
+_TEST_PREFIX = "image-test-"
+
+
+def is_image_builder(name: str) -> bool:
+    """Return whether a builder makes or tests images."""
+    return name.startswith(_PREFIX)
+
+
 def image_builder(target: Target) -> str:
     """Name the builder that makes a target's images."""
-    return f"image-{target}"
+    return f"{_PREFIX}{target}"
 
 
 def image_test_builder(target: Target) -> str:
     """Name the builder that tests a target's images."""
-    return f"image-test-{target}"
+    return f"{_TEST_PREFIX}{target}"
 
 
 class ImagesScheduler(ForceScheduler):
@@ -122,8 +132,10 @@ def image_schedulers(settings: Settings) -> list[Any]:
     """Give the schedulers of images: the door `images`, and one for each cloud at night; none where images are off."""
     targets = image_targets(settings)
     openstack = settings.workers.openstack
+    tests = dict.fromkeys([*(image_test_builder(target) for target in targets), *_tests_in_force()])
+    triggerables = [Triggerable(name=name, builderNames=[name]) for name in tests]
     if not targets or openstack is None:
-        return []
+        return triggerables
     names = {image_builder(target): clouds for target, clouds in targets.items()}
     titles = dict.fromkeys(title for clouds in targets.values() for title in clouds)
     nightly = [
@@ -146,18 +158,20 @@ def image_schedulers(settings: Settings) -> list[Any]:
             clouds=names,
         ),
         *nightly,
-        *(
-            Triggerable(name=image_test_builder(target), builderNames=[image_test_builder(target)])
-            for target in targets
-        ),
+        *triggerables,
     ]
 
 
+def _tests_in_force() -> list[str]:
+    """Return the tests of images in force: an image may be in the making, though its target is not prepared any more."""
+    return [name for name in schedulers_in_force() if name.startswith(_TEST_PREFIX)]
+
+
 def image_services(settings: Settings) -> list[BuildbotService]:
-    """Give the service of images; none where images are off."""
+    """Return the service of images; none where images have been off since the master's start."""
     targets = image_targets(settings)
     openstack = settings.workers.openstack
-    if not targets or openstack is None:
+    if openstack is None or not (targets or _tests_in_force()):
         return []
     # Only those who use the SDK should pay for its import.
     from master.image_service import ImageService
@@ -169,7 +183,6 @@ def image_services(settings: Settings) -> list[BuildbotService]:
             recipes=settings.recipes,
             git_timeout=settings.git.timeout,
             prepared=openstack.prepared_images,
-            targets=tuple(targets),
             state=settings.state,
         )
     ]

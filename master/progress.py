@@ -196,7 +196,7 @@ class Progress:
         """Say why nothing builds: a machine failed and another is to come, or others are before it."""
         await self._look()
         before = bisect_left(self._line_ids[1], request.buildrequestid)
-        slots = len(self._master.workers.workers)
+        slots = sum(one.takes_builds for one in self._master.workers.workers.values())
         reason, left = in_line(before, slots, await self._takes(request.builderid))
         if newest is not None and newest.complete_at is not None and newest.results != RETRY:
             return newest.state_string, None  # The request is done in a moment.

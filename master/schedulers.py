@@ -13,10 +13,12 @@ from buildbot.schedulers.forcesched import (
     ForceScheduler,
     StringParameter,
 )
+from buildbot.schedulers.triggerable import Triggerable
 from buildbot.util.twisted import async_to_deferred
 from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
+from master.builders import builders_off
 from master.commits import Commits, CommitUnknown
 from master.ensure import Answer, Ask, Ensure
 from master.images import image_schedulers
@@ -221,6 +223,10 @@ class PackagesScheduler(ForceScheduler):
             raise BadJsonRpc2(
                 "this built no packages: ask for an image anew", JSONRPC_CODES["invalid_request"]
             )
+        if values["package_key"].partition("/")[0] not in self._targets:
+            on = ", ".join(self._targets)
+            sentence = f"{values['package_key']} cannot be built: its target is off; there are {on}"
+            raise BadJsonRpc2(sentence, JSONRPC_CODES["invalid_request"])
         key = PackageKey.from_string(values["package_key"])
         sizes = {name: stored[name][0] for name in SIZES if name in stored}
         ask = Ask(key, values["git_url"], values["ref"], str(args["owner"]), "rebuild", sizes=sizes)
@@ -248,7 +254,8 @@ def _refusal(error: BaseException | None) -> BaseException:
 
 
 def schedulers(settings: Settings) -> list[Any]:
-    """Give `c["schedulers"]`."""
+    """Return `c["schedulers"]`."""
+    off = builders_off(settings)
     return [
         PackagesScheduler(
             name="packages",
@@ -259,4 +266,6 @@ def schedulers(settings: Settings) -> list[Any]:
             git_urls={name: project.git_url for name, project in settings.projects.items()},
         ),
         *image_schedulers(settings),
+        # Buildbot refuses a builder without a scheduler. Nothing triggers this one.
+        *([Triggerable(name="off", builderNames=off)] if off else []),
     ]

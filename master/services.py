@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from master.database import Index
 from master.images import image_services
+from master.in_force import InForce
 from master.package_server import PackageServer
 from master.publisher import PublishedTree, Publisher
 from master.shaman_builds import builds
@@ -25,6 +26,7 @@ def services(settings: Settings) -> list[BuildbotService]:
     packages = settings.packages
     uploads = Uploads(packages.staging)
     return [
+        InForce(settings=settings),
         Index(),
         Waiting(),
         Reaper(provider=provider(settings), configure=configure(settings)),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from buildbot.config import error
 from twisted.internet.threads import deferToThread
 
+from master.in_force import workers_in_force
 from workers.latent import OneBuildWorker
 from workers.local import LocalProvider, LocalSettings
 from workers.roots import Roots
@@ -34,8 +35,6 @@ class _Running:
     local: LocalProvider | None = None
     openstack: OpenStackProvider | None = None
     """Providers outlive the configuration that made them, and so does what they know."""
-    slots: int = 0
-    """The most of `openstack` so far: to take one away would cut off the build that it has."""
     endpoint: str = ""
     certificate: str = ""
     """Where workers connect to with TLS, and what they are shown there: it was read when that was opened, no later."""
@@ -84,12 +83,13 @@ def meet(settings: Settings) -> Callable[[str], Any] | None:
 
 def workers(settings: Settings) -> list[OneBuildWorker]:
     """Give `c["workers"]`."""
-    behind = provider(settings)
+    behind, wanted = provider(settings), _wanted_names(settings)
     return [
         OneBuildWorker(
             name,
             provider=behind,
             attempts=settings.workers.attempts,
+            takes_builds=name in wanted,
             missing_timeout=settings.workers.start_timeout,
         )
         for name in worker_names(settings)
@@ -97,13 +97,18 @@ def workers(settings: Settings) -> list[OneBuildWorker]:
 
 
 def worker_names(settings: Settings) -> list[str]:
-    """Name the slots: as many as builds may run, or wait for a machine, at once."""
+    """Name the slots: as many as builds may run, or wait for a machine, at once.
+
+    A slot in force stays: the build that it has would be cut off. One that is not wanted any more takes no other.
+    """
+    return list(dict.fromkeys([*_wanted_names(settings), *workers_in_force()]))
+
+
+def _wanted_names(settings: Settings) -> list[str]:
     openstack = settings.workers.openstack
     if openstack is None:
         return [f"local-{number}" for number in range(1, settings.workers.local.count + 1)]
-    running = _masters[settings.state]
-    running.slots = max(openstack.slots, running.slots)
-    return [f"openstack-{number}" for number in range(1, running.slots + 1)]
+    return [f"openstack-{number}" for number in range(1, openstack.slots + 1)]
 
 
 def master_id(settings: Settings) -> str:
@@ -138,6 +143,7 @@ def _local_settings(settings: Settings) -> LocalSettings:
         master_port=settings.workers.port,
         roots=Roots(local.roots, local.mirrors),
         environment=local.environment,
+        most=local.count,
     )
 
 
@@ -157,7 +163,7 @@ def _openstack_provider(settings: Settings) -> tuple[OpenStackProvider, Any]:
         attempts=settings.workers.attempts,
     )
     running = _masters[settings.state]
-    if running.openstack is None or running.openstack.closed:
+    if running.openstack is None:
         running.openstack = OpenStackProvider(openstack, dock, reactor)
     elif running.openstack.dock.master_id != dock.master_id:
         # What builds now is the other's, and nobody would look after it.

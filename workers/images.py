@@ -133,7 +133,8 @@ class Images:
         """Make an image of a server and wait for it; give its id and name. ImageError leaves none."""
         fleet, instance = self._find(cloud_title, server_id)
         wanted = fleet.cloud.settings.image(source.target)
-        assert wanted is not None
+        if wanted is None:
+            raise ImageError(f"cloud {cloud_title} has no setting `images` for {source.target} any more")
         now = datetime.fromtimestamp(self._clock.seconds(), UTC)
         name = f"buildpackages-{source.target}-{now:%Y%m%d-%H%M}-{source.digest[:8]}"
         properties = {
@@ -211,7 +212,7 @@ class Images:
     async def tidy(self, is_open: Callable[[int], Awaitable[bool]], half_made: int = 0) -> list[str]:
         """Remove images that nobody goes on making or testing, and what one buildrequest half made; name them."""
         removed = []
-        for fleet in list(self._provider.fleets):
+        for fleet in self._provider.all_fleets:
             snapshots = Snapshots(fleet.cloud)
             for image in await snapshots.listed(active=False):
                 if PREPARED not in image.properties or image.properties.get(STATE) not in (MAKING, TESTING):
@@ -231,7 +232,7 @@ class Images:
         return self._provider.settings.prepared_images
 
     def _fleet(self, cloud_title: str) -> Fleet:
-        for fleet in self._provider.fleets:
+        for fleet in self._provider.all_fleets:
             if fleet.cloud.title == cloud_title:
                 return fleet
         raise ImageError(f"cloud {cloud_title} is not in the settings any more")

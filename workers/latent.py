@@ -14,7 +14,7 @@ from buildbot.process.results import CANCELLED, EXCEPTION, RETRY, worst_status
 from buildbot.util import Notifier
 from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.latent import AbstractLatentWorker, States
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.python import log
 from twisted.python.failure import Failure
 
@@ -204,26 +204,49 @@ class OneBuildWorker(AbstractLatentWorker):
     """Seconds. The slot is not to blame for a machine that is gone; others wait for the slot."""
 
     def checkConfig(  # type: ignore[override]
-        self, name: str, *, provider: Provider, attempts: int, **kwargs: Any
+        self, name: str, *, provider: Provider, attempts: int, takes_builds: bool = True, **kwargs: Any
     ) -> None:
-        """Take the provider, and how often a build is tried."""
+        """Check the configuration; a slot with `takes_builds=False` only finishes the build that it has."""
         super().checkConfig(name, None, build_wait_timeout=0, **kwargs)
         self._machine: Machine | None = None
         self._build: OneBuild | None = None
         self._boot: BuildBoot | None = None
         self._starting: Deferred[Machine] | None = None
+        self.takes_builds = False
 
     @async_to_deferred
     async def reconfigService(  # type: ignore[override]
-        self, name: str, *, provider: Provider, attempts: int, **kwargs: Any
+        self, name: str, *, provider: Provider, attempts: int, takes_builds: bool = True, **kwargs: Any
     ) -> None:
-        """Take them again; a password in use stays."""
+        """Apply a new configuration; a password in use stays."""
         password = self.getRandomPass()
         await super().reconfigService(
             name, password, build_wait_timeout=0, max_builds=1, check_instance_interval=1, **kwargs
         )
         self._provider = provider
         self._attempts = attempts
+        before, self.takes_builds = self.takes_builds, takes_builds
+        if takes_builds and not before:
+            # Buildbot looks for slots before it reconfigures them.
+            self.botmaster.maybeStartBuildsForWorker(self.name)
+
+    def canStartBuild(self) -> bool:
+        """Return whether the slot may have another build."""
+        return self.takes_builds and bool(super().canStartBuild())
+
+    def updateWorker(self) -> Deferred[None]:
+        """Offer the slot to builders that are new.
+
+        Buildbot also sends the list of builders to a worker that is attached, and a reload waits until it has answered.
+        This one has its only build already, and a machine that is gone never answers.
+        """
+        if self.state is not States.SUBSTANTIATED:
+            updated: Deferred[None] = super().updateWorker()
+            return updated
+        for builder in self.botmaster.getBuildersForWorker(self.name):
+            if builder.name not in self.workerforbuilders:
+                builder.addLatentWorker(self)
+        return succeed(None)
 
     def _generate_random_password(self) -> str:
         return secrets.token_urlsafe(24)

@@ -52,6 +52,8 @@ class LocalSettings:
     master_port: int
     roots: Roots
     environment: Mapping[str, str] = field(default_factory=dict)
+    most: int = 64
+    """How many machines there may be at once."""
 
 
 class LocalProvider:
@@ -61,6 +63,7 @@ class LocalProvider:
         """Take the settings; nothing is touched before the first start."""
         self._settings = settings
         self._preparing = defer.DeferredLock()
+        self._machines = 0
 
     def configure(self, settings: LocalSettings) -> None:
         """Take new settings; what runs goes on as it was begun."""
@@ -68,6 +71,14 @@ class LocalProvider:
 
     async def start(self, boot: Boot) -> Machine:
         """Start a worker in a place of its own; a root that is not there yet is made first."""
+        self._machines += 1
+        try:
+            return await self._start(boot)
+        except BaseException:
+            self._machines -= 1
+            raise
+
+    async def _start(self, boot: Boot) -> Machine:
         settings = self._settings
         settings.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         scratch = settings.scratch / f"{boot.worker}-{secrets.token_hex(4)}"
@@ -78,7 +89,7 @@ class LocalProvider:
             else:
                 command, environment = self._plain(boot, scratch)
             environment |= {**settings.environment, _MARK: str(scratch)}
-            machine = LocalMachine(scratch, f"{scratch.name} on this machine")
+            machine = LocalMachine(scratch, f"{scratch.name} on this machine", self._gone)
             config = {
                 "host": settings.master_host,
                 "port": settings.master_port,
@@ -94,8 +105,13 @@ class LocalProvider:
             raise
         return machine
 
+    def _gone(self) -> None:
+        self._machines -= 1
+
     def next_request(self, target: Target, requests: Sequence[Any]) -> Any:
-        """Give the oldest: a slot is all that it needs."""
+        """Return the oldest, unless there are as many machines as may be: a slot that a reload took away may have one."""
+        if self._machines >= self._settings.most:
+            return None
         return min(requests, key=lambda one: (-one.priority, one.id), default=None)
 
     async def close(self, seconds: float) -> None:
@@ -154,10 +170,12 @@ class LocalProvider:
 class LocalMachine:
     """One started worker and its scratch directory."""
 
-    def __init__(self, scratch: Path, description: str) -> None:
-        """Take the directory that goes when the machine goes."""
+    def __init__(self, scratch: Path, description: str, gone: Callable[[], None]) -> None:
+        """`gone` is called once, when nothing of the machine is left or nothing more can be done about it."""
         self.description = description
         self._scratch = scratch
+        self._gone = gone
+        self._stopped = False
         self._process = _Process()
 
     def spawn(self, command: list[str], environment: dict[str, str], config: bytes) -> None:
@@ -182,7 +200,12 @@ class LocalMachine:
         if ended:
             log.msg(f"{self.description} was not stopped, yet {ended}")
         self._process.kill()
-        await _remove(self._scratch)
+        try:
+            await _remove(self._scratch)
+        finally:
+            if not self._stopped:
+                self._stopped = True
+                self._gone()
 
 
 class _Process(protocol.ProcessProtocol):

@@ -101,8 +101,6 @@ class OpenStackProvider:
         self.choose_image = base_image
         """Gives an image and a sentence about it; prepared images come in here."""
         self._clock = clock
-        self.closed = False
-        """Whether its time is over: it makes nothing any more."""
         self._running = False
         self._retired: list[Fleet] = []
         self._placement = Placement(settings, clock)
@@ -116,10 +114,15 @@ class OpenStackProvider:
         """What this master has, by cloud, in the order of preference."""
         return self._placement.fleets
 
+    @property
+    def all_fleets(self) -> list[Fleet]:
+        """Return them and those of clouds that are not named any more: builds may go on there."""
+        return [*self.fleets, *self._retired]
+
     def configure(self, settings: OpenStackSettings, dock: Dock) -> None:
         """Take new settings. A cloud that is no longer named gets nothing new, and what it has ends in time."""
         self.settings, self.dock = settings, dock
-        known = {fleet.cloud.title: fleet for fleet in [*self.fleets, *self._retired]}
+        known = {fleet.cloud.title: fleet for fleet in self.all_fleets}
         fleets = []
         for one in settings.clouds:
             fleet = known.pop(one.title, None)
@@ -140,7 +143,7 @@ class OpenStackProvider:
         self._stock.start_timeout = dock.start_timeout
 
     def _owned(self, boot: str) -> bool:
-        return any(boot in fleet.instances for fleet in [*self.fleets, *self._retired])
+        return any(boot in fleet.instances for fleet in self.all_fleets)
 
     # -- life
 
@@ -156,10 +159,9 @@ class OpenStackProvider:
 
     async def close(self, seconds: float) -> None:
         """Ask for the end of every server at once, and see it where it comes soon."""
-        self.closed = True
         self._stock.stop()
-        fleets = [*self.fleets, *self._retired]
-        await DeferredList([ensureDeferred(fleet.close(seconds)) for fleet in fleets], consumeErrors=True)
+        closing = [ensureDeferred(fleet.close(seconds)) for fleet in self.all_fleets]
+        await DeferredList(closing, consumeErrors=True)
 
     def next_request(self, target: Target, requests: Sequence[Any]) -> Any:
         """Choose which of the buildrequests that wait gets a slot now; None for none."""
@@ -257,7 +259,11 @@ class OpenStackProvider:
         """Make the server and what belongs to it, all of it marked as ours in the very call."""
         cloud, settings = fleet.cloud, fleet.cloud.settings
         wanted_image = settings.image(boot.target)
-        assert wanted_image is not None
+        if wanted_image is None:
+            # A reload has taken it away since the cloud was chosen.
+            raise Trouble(Kind.PERMANENT, "setting `images`: there is none for it any more").in_cloud(
+                cloud.title
+            )
         image, about = await self.choose_image(fleet, boot, wanted_image)
         await boot.tell(f"asking cloud {cloud.title} for an instance: {instance.flavor.name}, {about}")
         volume_id = port_id = ""

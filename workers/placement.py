@@ -149,7 +149,10 @@ class Placement:
         """
         usable = [fleet for fleet in self.fleets if fleet.cloud.title not in tries.refused]
         usable = [fleet for fleet in usable if fleet.cloud.settings.image(boot.target) is not None]
-        usable = [fleet for fleet in usable if boot.asked("only_cloud") in ("", fleet.cloud.title)]
+        only = boot.asked("only_cloud")
+        if only and only not in [fleet.cloud.title for fleet in self.fleets]:
+            raise NoMachineEver(f"cloud {only} is not in the settings any more")
+        usable = [fleet for fleet in usable if only in ("", fleet.cloud.title)]
         if not usable:
             raise NoMachineEver("; ".join(tries.refused.values()) or "no cloud has an image for it")
         rooms: list[tuple[Fleet, Room]] = []

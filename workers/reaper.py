@@ -22,40 +22,29 @@ class Reaper(BuildbotService):
     name = "reaper"
 
     def checkConfig(self, *, provider: Provider, configure: Callable[[], None]) -> None:  # type: ignore[override]
-        """Take the provider, and how it gets the settings in force."""
+        """Take the provider, which stays the same until the master stops, and how it gets the settings in force."""
         super().checkConfig()
         self._provider = provider
-        self._begun: Provider | None = None
 
     @async_to_deferred
     async def reconfigService(self, *, provider: Provider, configure: Callable[[], None]) -> None:  # type: ignore[override]
-        """Give the provider its settings: only now are they known to be good as a whole.
-
-        Where they want another one than has begun, that one ends, and all that it has.
-        """
+        """Give the provider its settings: only now are they known to be good as a whole."""
         await super().reconfigService()
-        self._provider = provider
         configure()
-        before = self._begun
-        if before is not None and before is not provider:
-            await self._begin()
-            await before.close(STOP_SECONDS)
+        # There may be room for more now, and slots may have been configured before this.
+        self._more_can_start()
 
     @async_to_deferred
     async def startService(self) -> None:
         """Remove what is left; the master does not start with a machine that nobody owns."""
         await super().startService()
-        await self._begin()
+        await self._provider.recover(self._more_can_start)
 
     @async_to_deferred
     async def stopService(self) -> None:
         """End every machine."""
         await super().stopService()
         await self._provider.close(STOP_SECONDS)
-
-    async def _begin(self) -> None:
-        self._begun = self._provider
-        await self._provider.recover(self._more_can_start)
 
     def getConfigDict(self) -> dict[str, Any]:
         """Show nothing to anybody."""

@@ -8,9 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
-from master import control
 from tests.cloud import processes
 from tests.integration.cloud_cases import Gate, nothing_left, properties, published, server_of, until_asleep
 from tests.integration.cloud_harness import CloudInstallation, cloud_installation
@@ -190,29 +188,3 @@ def test_the_end_of_a_master_is_the_end_of_its_servers(
         littered.servers.pop("stray", None)
         first.gone(30)
     assert littered.left()["servers"] == OTHERS
-
-
-def test_a_reload_that_brings_the_provider_in(lab: Lab, tmp_path: Path) -> None:
-    """From then on servers are made, looked at, and seen to be gone, as if the master had begun with it: with room for
-    one server, two builds get one each.
-    """
-    made = CloudInstallation(tmp_path, lab, clouds=[{"max_instances": 1}])
-    with_openstack = made.settings_file.read_text()
-    local = yaml.safe_load(with_openstack)
-    del local["workers"]["openstack"]
-    made.settings_file.write_text(yaml.safe_dump(local))
-    try:
-        made.serve_tiny()
-        made.start()
-        published(made, made.ask(DEB, sha1=made.repository.commit()))
-        made.settings_file.write_text(with_openstack)
-        control.reload(made.settings)
-        made.until(
-            lambda: any(one["name"] == "openstack-1" for one in made.get("workers")["workers"]),
-            "it is in force",
-        )
-        for answer in [made.ask(DEB, sha1=made.repository.commit()) for _ in range(2)]:
-            assert properties(made, published(made, answer)[-1])["instance"]
-        nothing_left(made, lab)
-    finally:
-        made.stop()

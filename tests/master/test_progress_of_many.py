@@ -33,7 +33,7 @@ class TestMany(TestReactorMixin, unittest.TestCase):
         self.master = await fakemaster.make_master(self, wantDb=True, wantData=True)
         self.master.mq = SimpleMQ()
         self.master.config.buildbotURL = "http://localhost:8080/"
-        self.master.workers = SimpleNamespace(workers={"w": None})
+        self.master.workers = SimpleNamespace(workers={"w": SimpleNamespace(takes_builds=True)})
         rows = [
             fakedb.Master(id=1), fakedb.Worker(id=1, name="w"), fakedb.Builder(id=7, name="b"),
             fakedb.SourceStamp(id=3),

@@ -107,7 +107,7 @@ class Glance:
         cloud = Cloud(settings, self.tenant.lab.clouds_yaml, self.tenant.tag, clock)
         fleet = SimpleNamespace(cloud=cloud, instances={})
         provider = SimpleNamespace(
-            fleets=[fleet], settings=SimpleNamespace(prepared_images=PreparedImages(targets=self.targets))
+            all_fleets=[fleet], settings=SimpleNamespace(prepared_images=PreparedImages(targets=self.targets))
         )
         return Images(provider, self._digest, clock), fleet  # type: ignore[arg-type]
 
@@ -378,7 +378,7 @@ def making(monkeypatch: pytest.MonkeyPatch, taking: Taking, seconds: int = 4000)
     instance = SimpleNamespace(server_id="server-1", flavor=SimpleNamespace(disk=5))
     fleet = SimpleNamespace(cloud=cloud, instances={"b": instance})
     monkeypatch.setattr("workers.images.Snapshots", lambda _: taking)
-    images = Images(SimpleNamespace(fleets=[fleet]), None, clock)  # type: ignore[arg-type]
+    images = Images(SimpleNamespace(all_fleets=[fleet]), None, clock)  # type: ignore[arg-type]
     results: list[Any] = []
     waiting = ensureDeferred(images.make("sepia", "server-1", image_source()))
     waiting.addBoth(results.append)

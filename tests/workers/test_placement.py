@@ -879,6 +879,45 @@ def test_a_cloud_that_is_named_no_longer_gets_nothing_new(provided: Callable[...
     assert first.settings.max_instances == 9
 
 
+def test_a_cloud_that_goes_while_a_machine_boots(provided: Callable[..., Provided]) -> None:
+    """The machine is waited for and used, for its cloud is still looked at."""
+    here = provided({"cloud": "one"}).started()
+    boot = FakeBoot()
+    starting = here.start(boot)
+    here.provider.configure(here.settings({"cloud": "two"}), here.dock)
+    here.pass_seconds(30)
+    boot.attach()
+    assert boot.noted["cloud"] == "one"
+    done(ensureDeferred(done(starting).stop()))
+    here.pass_seconds(2)
+    assert here.clouds["one"].ours == []
+
+
+def test_a_cloud_that_goes_while_a_build_waits_for_it(provided: Callable[..., Provided]) -> None:
+    """The build gets an instance of another cloud; one that is for that cloud only ends, and says why."""
+    here = provided({"cloud": "one"}).started()
+    here.cloud.quota = Limits(12, 12, -1, 0, -1, 0)
+    anywhere, only_one = FakeBoot(), FakeBoot(only_cloud="one")
+    here.start(anywhere)
+    ending = here.start(only_one)
+    here.provider.configure(here.settings({"cloud": "two"}), here.dock)
+    here.pass_seconds(6)
+    assert anywhere.noted["cloud"] == "two"
+    with pytest.raises(NoMachineEver, match="^cloud one is not in the settings any more$"):
+        done(ending)
+
+
+def test_an_image_that_goes_while_a_build_waits(provided: Callable[..., Provided]) -> None:
+    """A target that is off may have lost its image as well: what waits for an instance ends, and says why."""
+    here = provided({"cloud": "one"}).started()
+    here.cloud.quota = Limits(12, 12, -1, 0, -1, 0)
+    ending = here.start(FakeBoot())
+    here.provider.configure(here.settings({"cloud": "one", "images": {"*-rpm-*": "builder"}}), here.dock)
+    here.pass_seconds(6)
+    with pytest.raises(NoMachineEver, match="^no cloud has an image for it$"):
+        done(ending)
+
+
 def test_settings_that_change_keep_what_there_is(provided: Callable[..., Provided]) -> None:
     """New settings of a cloud apply to its next machine, and end none."""
     here = provided({"nova_flavor": "small"}).started()
