@@ -127,7 +127,7 @@ class Progress:
             now = _seconds(request.complete_at)
             if state == "published" and not await self._publisher.published_url(values["package_key"]):
                 state = "purged"
-            reason = _why(state, newest)
+            reason = self._waiting.orphaned(request_id) or _why(state, newest)
         elif running and step:
             state = "building"
             percent, left = share(step_state, now - started, await self._takes(request.builderid))

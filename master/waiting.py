@@ -32,6 +32,7 @@ _MOST_REASON = 500
 
 _STATE = "waiters"
 _ENDING = "ending"
+_ORPHANS = "orphans"
 _CONTROL = ("control", "buildrequests")
 
 
@@ -149,8 +150,28 @@ class Waiting(StateMixin, BuildbotService):
             await self.master.mq.startConsuming(self._stopped, ("control", "builds", None, "stop")),
             await self.master.mq.startConsuming(self._unclaimed, ("buildrequests", None, "unclaimed")),
         ]
+        self._orphans = {
+            int(number): reason for number, reason in (await self.getState(_ORPHANS, {})).items()
+        }
+        await self._end_orphans(found)
         for number, reason in tuple(self._ending.items()):
             self.cancel(number, reason)
+
+    async def _end_orphans(self, requests: Iterable[Any]) -> None:
+        """Mark requests as ending whose builder is not configured: nothing would ever build them.
+
+        A reload keeps all builders, so this happens only if a target was taken out of the settings of a stopped master.
+        """
+        assert self.master is not None
+        configured = {builder.name for builder in self.master.config.builders}
+        before = len(self._orphans)
+        for request in requests:
+            if request.buildername not in configured:
+                self._orphans[request.buildrequestid] = self._ending[request.buildrequestid] = (
+                    f"the master was started with {request.buildername} off; the request had waited in its queue"
+                )
+        if len(self._orphans) > before:
+            await self.setState(_ORPHANS, {str(number): reason for number, reason in self._orphans.items()})
 
     @async_to_deferred
     async def stopService(self) -> None:
@@ -167,6 +188,10 @@ class Waiting(StateMixin, BuildbotService):
     def knows(self, request: int, asker: str, job: str) -> bool:
         """Whether one has asked for a buildrequest and not withdrawn."""
         return self._waiters.knows(request, asker, job)
+
+    def orphaned(self, request: int) -> str:
+        """Return why a buildrequest was cancelled that lost its builder while the master was stopped, else nothing."""
+        return str(self._orphans.get(request, ""))
 
     def is_ending(self, request: int) -> bool:
         """Whether a buildrequest that is not complete yet was told to end."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 
 with warnings.catch_warnings():  # Buildbot's kit turns every warning into an error, for everybody
+    from buildbot.config import BuilderConfig
     from buildbot.mq.simple import SimpleMQ
+    from buildbot.process.factory import BuildFactory
     from buildbot.process.results import CANCELLED
     from buildbot.test import fakedb
     from buildbot.test.fake import fakemaster
@@ -25,6 +27,7 @@ class TestWaiting(TestReactorMixin, unittest.TestCase):
         self.setup_test_reactor()
         self.master = await fakemaster.make_master(self, wantDb=True, wantData=True)
         self.mq = self.master.mq = SimpleMQ()
+        self.master.config.builders = [BuilderConfig("b", workername="w", factory=BuildFactory())]
         rows = [
             fakedb.Master(id=1), fakedb.Worker(id=1, name="w"), fakedb.Builder(id=7, name="b"),
             fakedb.SourceStamp(id=3),
@@ -55,6 +58,30 @@ class TestWaiting(TestReactorMixin, unittest.TestCase):
 
     def ending(self) -> list[int]:
         return [request for request in (21, 22, 23) if self.waiting.is_ending(request)]
+
+    async def start_again(self) -> None:
+        """Have the service begin as that of the next master does, with the same database."""
+        await self.waiting.stopService()
+        await self.waiting.disownServiceParent()
+        self.cancelled.clear()
+        self.waiting = Waiting()
+        await self.waiting.setServiceParent(self.master)
+        await self.waiting.startService()
+
+    async def test_a_request_without_a_builder_ends(self) -> None:
+        """A target that was taken out of the settings of a stopped master leaves no request waiting, and each says why."""
+        self.master.config.builders = []
+        await self.start_again()
+        assert self.ending() == [21, 22]
+        sentence = "the master was started with b off; the request had waited in its queue"
+        assert sorted(self.cancelled) == [("21", sentence), ("22", sentence)]
+        for request in (21, 22):
+            self.mq.produce(
+                ("buildrequests", str(request), "complete"),
+                {"buildrequestid": request, "results": CANCELLED},
+            )
+        await self.start_again()
+        assert [self.waiting.orphaned(request) for request in (21, 22, 23)] == [sentence, sentence, ""]
 
     async def test_a_cancelled_request_is_ending_until_it_is_complete(self) -> None:
         """Whoever cancels it; and nothing is remembered of one that is over, or that there never was."""
@@ -95,11 +122,6 @@ class TestWaiting(TestReactorMixin, unittest.TestCase):
         self.mq.produce(("control", "buildrequests", "21", "cancel"), {"reason": "too much"})
         self.mq.produce(("control", "buildrequests", "23", "cancel"), {})
         await self.waiting.add(21, "alice", "run/1")  # which is kept after it
-        await self.waiting.stopService()
-        await self.waiting.disownServiceParent()
-        self.cancelled.clear()
-        self.waiting = Waiting()
-        await self.waiting.setServiceParent(self.master)
-        await self.waiting.startService()
+        await self.start_again()
         assert self.ending() == [21, 22]
         assert sorted(self.cancelled) == [("21", "too much"), ("22", "enough")]
