@@ -189,7 +189,7 @@ def by_uploader(directory: Path) -> Callable[[str, str], None]:
 
     def send(url: str, token: str) -> None:
         base = url.partition("upload/")[0]
-        command = [sys.executable, str(script), str(directory), base, _KEY, "--version", "1"]
+        command = [sys.executable, str(script), base, _KEY, f"{directory}=.", "--version", "1"]
         environment = os.environ | {"UPLOAD_TOKEN": token}
         subprocess.run(
             [*command, "--packages", "package0"],

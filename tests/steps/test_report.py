@@ -149,8 +149,8 @@ def test_without_a_key_the_report_is_plain(stdin: str) -> None:
 def test_the_uploader_reports_as_scripts_do(tmp_path: Path) -> None:
     """The uploader takes the key from its standard input and reports its failure with it."""
     finished = subprocess.run(
-        [sys.executable, str(SCRIPTS / "upload.py"), str(tmp_path), "http://127.0.0.1:1/", "t/1", "--version", "1", "--packages", "a"],
+        [sys.executable, str(SCRIPTS / "upload.py"), "http://127.0.0.1:1/", "t/1", f"{tmp_path}=.", "--version", "1", "--packages", "a"],
         input=f"{KEY}\n".encode(), capture_output=True, env={**os.environ, "UPLOAD_TOKEN": "t"},
     )  # fmt: skip
     output = read(finished)
-    assert (output.status, output.reason()) == (1, f"{tmp_path} has no files to upload")
+    assert (output.status, output.reason()) == (1, f"there are no files to upload in {tmp_path}=.")

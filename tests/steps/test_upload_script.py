@@ -120,7 +120,7 @@ def test_each_directory_has_its_place(server: PackageServerProcess, directory: P
     """Directories arrive below the places that the call names, all in one order and in one manifest."""
     token = server.open()
     places = [f"{directory}/pool=x86_64/a", f"{directory}/dists=.", f"{directory}/pool/c=SRPMS"]
-    assert run_places(places, server.url, token).stdout.splitlines()[-1] == "uploaded 4 files, 6000016 bytes"
+    assert run_places(places, server.url, token).stdout.splitlines()[-1] == "uploaded=4 files, 6000016 bytes"
     assert list(server.files(token)) == [
         "SRPMS/ceph_19.2.0-1~x+y_amd64.deb", "jammy/Release", "x86_64/a/c/ceph_19.2.0-1~x+y_amd64.deb",
         "x86_64/a/empty", "manifest.json",
