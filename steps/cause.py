@@ -44,7 +44,7 @@ _MAKE = re.compile(
 _LEAVING = re.compile(r"\S*make\[\d+\]: Leaving directory ")
 _MAKE_ITSELF = re.compile(r"\S*make(?:\[\d+\])?: \*\*\* (?!Waiting|Deleting|\[)")
 """make's own errors: no rule, a missing separator, a file that is not there."""
-_NINJA_FAILED = re.compile(r"FAILED: (?:\[code=\d+\] )?\S")
+_NINJA_FAILED = re.compile(r"FAILED: (?:\[code=\d+\] \S|(?:\S*[./]\S*(?: |$))+$)")
 _NINJA_STEP = re.compile(r"\[\d+/\d+\] ")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):$")
 _DUMP = re.compile(

@@ -161,6 +161,7 @@ def test_any_log_can_be_read(lines: list[str]) -> None:
         ("sh: 1: cython3: not found\nmake: *** [debian/rules:3: build] Error 127\n", "sh: 1: cython3: not found"),
         ("make: *** [Makefile:5: all] Error 2\n", ""),
         ("cc -c a.c\nmake: *** [Makefile:5: all] Error 1\n", ""),
+        ("sh: 1: cython3: not found\nFAILED: to build the module\n", "sh: 1: cython3: not found"),
         ("it cannot be\nmake: *** [Makefile:5: all] Error 1\n", "it cannot be"),
         ("a.c:1:1: error: a\nmake[1]: *** [M:1: a.o] Error 1\nmake[1]: *** Waiting for unfinished jobs....\n"
          + "cc -c other.c\n" * 50 + "b.c:1:1: error: b\nmake[1]: *** [M:1: b.o] Error 1\nmake: *** [M:1: all] Error 2\n",

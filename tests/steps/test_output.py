@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.build import BuildPackages, SourceTarball
+from steps.build import BuildDependencies, BuildPackages, SourceTarball
 from steps.output import Output
-from steps.prepare import BuildDependencies, Checkout
+from steps.prepare import Checkout
 from steps.script import Script
 from tests.steps.test_cause import CAUSES, LOGS
 
@@ -108,7 +108,7 @@ def test_the_reason_is_the_sentence_and_the_cause(text: str, reason: str) -> Non
 @pytest.mark.parametrize(("name", "line", "begin"), CAUSES, ids=[row[0] for row in CAUSES])
 def test_the_sentence_says_what_failed_and_why(name: str, line: str, begin: str) -> None:
     """Of each log the user reads what failed, the script's own sentence if it says more than a status, and the cause."""
-    steps: list[Script] = [Checkout(""), BuildDependencies(), SourceTarball(), BuildPackages()]
+    steps: list[Script] = [Checkout("", ""), BuildDependencies(), SourceTarball(), BuildPackages()]
     [step] = [step for step in steps if begin.startswith(f"{step.what} failed: ")]
     for text in (LOGS / f"{name}.log").read_text().split("\n"):
         step.output.feed(text.replace(KEY, step.report_key))
