@@ -1,4 +1,4 @@
-"""Replacements for parts of Buildbot 4.3's web server that let one client stop or exhaust the master.
+"""Replacements for parts of Buildbot 4.3: of its web server, where one client could stop or exhaust the master, and of reloads.
 
 docs/adr/0006-what-we-change-in-buildbot.md says why each is here and when it can go. The tests check that Buildbot still
 has every name that is replaced.
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from buildbot.data.base import EndpointKind
 from buildbot.db import logs
+from buildbot.util.service import BuildbotService
+from buildbot.util.twisted import async_to_deferred
 from buildbot.www import auth, service, ws
 from buildbot.www.rest import V2RootResource
 from twisted.internet import threads
@@ -33,6 +35,7 @@ PATIENCE = 60.0
 """Seconds that a client may take to read what was written to it before more is written; then it is dropped."""
 
 _from_pool = logs._async_iter_on_pool  # noqa: SLF001
+_reconfigure = BuildbotService.reconfigServiceWithSibling
 
 
 def apply(*, https: bool) -> None:
@@ -43,6 +46,7 @@ def apply(*, https: bool) -> None:
     logs._async_iter_on_pool = lines_from_pool  # noqa: SLF001
     service.BuildbotSite.requestFactory = LimitedRequest
     ws.WsProtocolFactory.__init__ = _limited_websockets  # type: ignore[method-assign]
+    BuildbotService.reconfigServiceWithSibling = _reconfigure_and_remember  # type: ignore[method-assign]
 
 
 def write_json_data(request: Any, encoder: Any, data: Any) -> None:
@@ -220,6 +224,18 @@ def _limited_websockets(self: Any, master: Any) -> None:
         autoPingInterval=master.config.www.get("ws_ping_interval", 0) or 30,
         autoPingTimeout=30,
     )
+
+
+@async_to_deferred
+async def _reconfigure_and_remember(self: Any, sibling: Any) -> Any:
+    """Remember which configuration a service has.
+
+    Buildbot compares a new one with that of the service's start, so a setting that is changed and set back, by two
+    reloads, would stay changed: `workers.attempts` from 3 to 1 and back to 3, for instance.
+    """
+    result = await _reconfigure(self, sibling)
+    self._config_args, self._config_kwargs = sibling._config_args, sibling._config_kwargs  # noqa: SLF001
+    return result
 
 
 def _is_gone(request: Any) -> bool:

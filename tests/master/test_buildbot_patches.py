@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
+
+from buildbot.util.service import BuildbotService
+from buildbot.util.twisted import async_to_deferred
+from twisted.internet.defer import Deferred
+
+from master import buildbot_patches
 
 LOOK = """
 import inspect, json
 from buildbot.db import logs
+from buildbot.util.service import BuildbotService
 from buildbot.www import rest, service, ws
 names = lambda function: list(inspect.signature(function).parameters)
 print(json.dumps({
@@ -19,6 +27,8 @@ print(json.dumps({
     "BuildbotSite": names(service.BuildbotSite.__init__),
     "updateSession": names(service.BuildbotSession.updateSession),
     "requestFactory": "requestFactory" in vars(service.server.Site),
+    "reconfigServiceWithSibling": names(BuildbotService.reconfigServiceWithSibling),
+    "compared": BuildbotService.compare_attrs,
 }))
 """
 """Run in a process of its own: in this one the replacements may be in place."""
@@ -37,4 +47,32 @@ def test_what_is_replaced_takes_what_it_took() -> None:
         "BuildbotSite": ["self", "root", "logPath", "rotateLength", "maxRotatedFiles"],
         "updateSession": ["self", "request"],
         "requestFactory": True,
+        "reconfigServiceWithSibling": ["self", "sibling"],
+        "compared": ["name", "_config_args", "_config_kwargs"],
     }  # fmt: skip
+
+
+class _Service(BuildbotService):
+    """Notes what it is configured with."""
+
+    name = "noting"
+
+    def checkConfig(self, **_: Any) -> None:
+        """Accept anything."""
+        self.taken: list[int] = []
+
+    @async_to_deferred
+    async def reconfigService(self, *, number: int) -> None:  # type: ignore[override]
+        """Take a number."""
+        self.taken.append(number)
+
+
+def test_a_setting_that_is_set_back_is_applied() -> None:
+    """Each configuration that differs from the one before is applied, also if it is the first one again."""
+    buildbot_patches.apply(https=False)
+    buildbot_patches.apply(https=False)
+    service = _Service(number=3)
+    for number in (3, 3, 1, 1, 3):
+        done: Deferred[Any] = service.reconfigServiceWithSibling(_Service(number=number))
+        assert done.called
+    assert service.taken == [3, 1, 3]
