@@ -56,8 +56,9 @@ class ImageService(BuildbotService):
         """Take the provider and the settings."""
         await super().reconfigService()
         assert self.master is not None
-        self._projects, self._recipes, self._git_timeout = projects, recipes, git_timeout
-        self._prepared = prepared
+        # A target that is off may be of a project that is gone from the settings.
+        self._projects = {**getattr(self, "_projects", {}), **projects}
+        self._recipes, self._git_timeout, self._prepared = recipes, git_timeout, prepared
         if not hasattr(self, "_images"):
             self._provider = provider
             self._digests = DependencyDigests(self.master.reactor, state / "digests", git_timeout)

@@ -33,7 +33,8 @@ PLAIN = {"openstack": {"clouds": [CLOUD], "waiting": 2}}
 def settings(directory: Path, **changes: Any) -> Settings:
     """Read settings that differ from the usual ones in some keys."""
     data = {
-        "git": {"url": GIT, "canonical_url": GIT, "allowed": ["https://github.com/"]},
+        "git": {"allowed": ["https://github.com/"]},
+        "projects": {"ceph": {"git_url": GIT, "canonical_url": GIT}},
         "targets": [BOOKWORM],
         **changes,
     }
@@ -144,6 +145,21 @@ def test_an_image_in_the_making_is_still_tested(monkeypatch: pytest.MonkeyPatch,
     assert "images" in [one.name for one in services(given)]
     monkeypatch.setattr(InForce, "current", None)
     assert "images" not in [one.name for one in services(given)]
+
+
+def test_a_project_that_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its target is off, and finishes what it has with the steps that it had, as nothing else says what they were."""
+    url, name = "https://github.com/ceph/ceph-iscsi.git", "ceph-iscsi-rpm-centos9-x86_64-default"
+    projects = {
+        "ceph": {"git_url": GIT, "canonical_url": GIT},
+        "ceph-iscsi": {"git_url": url, "canonical_url": url, "tags": "*"},
+    }
+    before = settings(tmp_path, projects=projects, targets=[BOOKWORM, name])
+    bring_into_force(monkeypatch, before)
+    had = {one.name: one.factory for one in in_force.builders_in_force()}
+    bookworm, iscsi = builders(settings(tmp_path))
+    assert (bookworm.name, iscsi.name, iscsi.tags[4:]) == (BOOKWORM, name, ["off"])
+    assert iscsi.factory is had[name]
 
 
 def test_what_is_reached_in_buildbot_is_there() -> None:
