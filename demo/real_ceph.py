@@ -183,7 +183,7 @@ def _download(
         raise RealCephError(
             f"{KEYRING} is missing, so nothing can be checked: install debian-archive-keyring"
         )
-    configuration = _private_apt(directory / "apt", mirror)
+    configuration = private_apt(directory / "apt", mirror)
     report(f"apt index of {SUITE}'s sources")
     _run(["apt-get", "-c", str(configuration), "update", "--error-on=any"])
     uris = _run(["apt-get", "-c", str(configuration), "source", "--print-uris", "--only-source", "ceph"])
@@ -198,11 +198,11 @@ def _download(
     return files
 
 
-def _private_apt(directory: Path, mirror: str) -> Path:
-    """Write an apt configuration whose sources, lists and caches are its own; what the host says of proxies still holds."""
+def private_apt(directory: Path, mirror: str, suite: str = SUITE) -> Path:
+    """Write an apt configuration with its own sources, lists and caches; the host's proxy settings still apply."""
     for name in ("lists/partial", "cache/archives/partial", "state", "sources.d"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    (directory / "sources.list").write_text(f"deb-src [signed-by={KEYRING}] {mirror} {SUITE} main\n")
+    (directory / "sources.list").write_text(f"deb-src [signed-by={KEYRING}] {mirror} {suite} main\n")
     configuration = directory / "apt.conf"
     configuration.write_text(
         "#clear APT::Update;\n"  # hooks of the host

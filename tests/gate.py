@@ -1,4 +1,4 @@
-"""The gate: lint, types, shellcheck, the roots, the lab and the teuthology that tests need, then all tests. `make test` calls it, and CI calls that.
+"""The gate: lint, types, shellcheck, the roots, the lab, the teuthology and the files of Ceph that tests need, then all tests. `make test` calls it, and CI calls that.
 
 Stops at the first that fails. `--lint` leaves out the tests.
 """
@@ -53,6 +53,8 @@ def main() -> int:
         # teuthology's virtual environment, and what its test node has besides a prepared root.
         checks.append(("teuthology", [python, "-m", "tests.teuthology_venv"]))
         checks.append(("test node", [python, "-m", "tests.ssh_target"]))
+        # The files of the real Ceph, out of two tarballs of 394 MB in all.
+        checks.append(("real Ceph", [python, "-m", "tests.real_ceph.upstream_files"]))
         checks.append(("tests", [python, "-m", "tests.second_try"]))
     for name, command in checks:
         began = time.monotonic()
