@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test lint bench bench-openstack bench-bridge image user wheels purge roots clean
+.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels purge roots clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -53,6 +53,9 @@ openstack-vm-test: .venv/installed-dev  ## build packages in a real virtual mach
 	@$(SUDO) $(PYTHON) -m lab install
 	@$(SUDO) $(PYTHON) -m tests.vm
 
+real-ceph-test: .venv/installed-dev  ## run Ceph's own install-deps.sh, make-dist and ceph.spec.in through the product; half an hour
+	@$(SUDO) $(PYTHON) -m tests.real_ceph
+
 lint: .venv/installed-dev  ## only lint, types and shellcheck
 	@$(PYTHON) -m tests.gate --lint
 
@@ -68,7 +71,7 @@ bench-bridge: .venv/installed-dev  ## measure what it reports of the teuthology 
 	@$(SUDO) $(PYTHON) -m bench bridge
 
 clean: stop openstack-lab-down  ## remove everything that `make demo` made, the published packages included
-	$(SUDO) rm -rf .teuthology .lab/lab .lab/gate .lab/template-* input packages packages-* roots scratch scratch-* staging staging-* state state-* settings-ceph.yaml
+	$(SUDO) rm -rf .real-ceph .teuthology .lab/lab .lab/gate .lab/template-* input packages packages-* roots scratch scratch-* staging staging-* state state-* settings-ceph.yaml
 
 .venv/installed: requirements.txt deploy/system-packages.sh
 	@$(SUDO) deploy/system-packages.sh runtime
