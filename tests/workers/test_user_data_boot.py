@@ -192,7 +192,9 @@ def test_an_image_that_lacks_a_package_and_the_worker(
     machine: Machine, master: SmallMaster, server: PackageServerProcess, wheels: Path
 ) -> None:
     """The packages come from the machine's mirrors, the worker from the master's wheels; it may all be run again."""
-    machine.run("dpkg", "--remove", "--force-depends", "lsb-release", "python3.11-venv", "wget")
+    machine.run(
+        "dpkg", "--remove", "--force-depends", "lsb-release", "python3-venv", "python3.11-venv", "wget"
+    )
     machine.leave_out("opt/buildbot-worker")
     ca = (master.directory.parent / "state/worker-tls.crt").read_text()
     told = replace(config(master.port, server.url), tls_ca=ca, wheels=digests(wheels))
