@@ -39,8 +39,8 @@ def _long_log(made: Installation) -> int:
     answer = made.ask(DEB, sha1=made.repository.commit(LONG))
     assert made.wait(answer)["results"] == 0, made.said(answer)
     [build] = made.builds(answer)
-    [log] = made.get(f"steps/{made.steps(build)['packages']['stepid']}/logs")["logs"]
-    return int(log["logid"])
+    logs = made.get(f"steps/{made.steps(build)['packages']['stepid']}/logs")["logs"]
+    return next(int(log["logid"]) for log in logs if log["name"] == "stdio")
 
 
 def connected(made: Installation, *, window: int = 0) -> socket.socket:
