@@ -107,7 +107,7 @@ class CephShapedError(RuntimeError):
 
 @dataclass(frozen=True)
 class GeneratedRepository:
-    """Where the bare repositories are, and the commits that main, the two tags and the wip branch name."""
+    """The directories of the bare repositories, and the commits of main, the two tags and the wip branch."""
 
     directory: Path
     head_sha1: str

@@ -1,4 +1,4 @@
-"""What the commits of the Ceph-shaped repository are made of: the template tree and changes to it."""
+"""The commits of the Ceph-shaped repository, as files of the template tree and edits of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TAG = "v19.2.0"
 
 @dataclass(frozen=True)
 class Edit:
-    """One text of a file replaced by another, which must be there exactly once."""
+    """Replaces one text of a file, which must be there exactly once, by another."""
 
     path: str
     old: str

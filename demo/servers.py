@@ -103,7 +103,7 @@ def _http_server(directory: Path) -> _Server:
 
 
 def _check_free(port: int, name: str) -> None:
-    """Raise PortTaken if something listens on the port: a client of ours would get its answers for ours."""
+    """Raise PortTaken if another program listens on the port: our clients would take its answers for ours."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

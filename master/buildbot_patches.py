@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
 MOST_BODY = 64 * 1024
-"""Bytes of a request's body. The largest that is meant is a request for packages, of some hundred bytes."""
+"""Bytes of a request's body. The largest legitimate one, a request for packages, has some hundred bytes."""
 
 MOST_MESSAGE = 64 * 1024
 """Bytes of a message that a browser sends over a websocket; it only subscribes to events."""
@@ -52,8 +52,8 @@ def apply(*, https: bool) -> None:
 def write_json_data(request: Any, encoder: Any, data: Any) -> None:
     """Encode JSON in this thread, as Buildbot does, but write it in the reactor's.
 
-    Buildbot writes from here. Twisted does not allow that: under load, answers were garbled, and a client that
-    hung up at the wrong moment left the port dead for everybody.
+    Buildbot writes from here. Twisted does not allow that: under load, answers were garbled, and after a client
+    hung up at the wrong moment the port answered nobody.
     """
     body = encoder.encode(data).encode()
     threads.blockingCallFromThread(_reactor(), _write_json, request, body)
@@ -72,9 +72,9 @@ async def lines_from_pool(
 ) -> AsyncGenerator[Any, None]:
     """Run a generator in the thread pool and yield its items, without a thread that waits for them to be taken.
 
-    Buildbot reads a log in pieces of 64 KiB, each in a thread that ends when all lines of the piece were taken. A
-    client that hangs up takes no more, so the thread never ended; the pool, half as many threads as processors, also
-    stores logs, so every build stood still.
+    Buildbot reads a log in pieces of 64 KiB, each in a thread that ends when the client has read all lines
+    of the piece. A client that hangs up reads no more, so its thread never ended. The pool has half as many threads as
+    processors and also stores logs, so every build stopped.
     """
     if max_backlog > 0:  # Storing a log: its reader is Buildbot itself and takes every piece.
         async for item in _from_pool(generator_sync, max_backlog=max_backlog, **others):
@@ -88,7 +88,7 @@ async def lines_from_pool(
 async def _render_raw(self: Any, request: Any, ep: Any, rspec: Any, kwargs: dict[str, Any]) -> None:
     """Answer with a log's text, at the client's own pace.
 
-    Buildbot writes as fast as it reads the database, so that all a slow client has not taken is in memory.
+    Buildbot writes as fast as it reads the database, and keeps in memory whatever a slow client has not read yet.
     """
     try:
         data = await ep.stream(rspec, kwargs)
@@ -116,7 +116,7 @@ async def _render_raw(self: Any, request: Any, ep: Any, rspec: Any, kwargs: dict
 
 @implementer(IPushProducer)
 class _Pace:
-    """Tells when a client can take more; drops it when it takes nothing for too long."""
+    """Waits until a client can take more; drops a client that reads nothing for too long."""
 
     def __init__(self, request: Any) -> None:
         self._request = request
@@ -136,13 +136,13 @@ class _Pace:
             self._request.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """Wait, but not for ever: the transport has enough in its buffer."""
+        """Stop writing until the transport's buffer is empty, and drop the client after the time limit."""
         if self._resumed is None:
             self._resumed = Deferred()
             self._patience = _reactor().callLater(PATIENCE, self._drop)
 
     def resumeProducing(self) -> None:
-        """Go on: the transport's buffer is empty."""
+        """Resume writing: the transport's buffer is empty."""
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
             if self._patience.active():
@@ -150,7 +150,7 @@ class _Pace:
             resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """Go on, to find that the client is gone."""
+        """Resume the writer, which then finds that the client is gone."""
         self.resumeProducing()
 
     def _drop(self) -> None:
@@ -158,9 +158,9 @@ class _Pace:
 
 
 class LimitedRequest(server.Request):
-    """A request to the web port whose body is refused before it is read when it is too large.
+    """A request to the web port. If its body is too large, it is refused before the body is read.
 
-    Twisted keeps a body of any size, in memory or in a file, and Buildbot decodes JSON before it looks at who sent it.
+    Twisted keeps a body of any size, in memory or in a file, and Buildbot decodes JSON before it checks the user.
     """
 
     channel: Any
@@ -174,7 +174,7 @@ class LimitedRequest(server.Request):
             self._refuse()
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Take a piece of the body; one without Content-Length is refused as soon as it is too large."""
+        """Add a piece of the body. A body without Content-Length is refused as soon as it is too large."""
         self._received += len(data)
         if self._received <= MOST_BODY:
             super().handleContentChunk(data)
@@ -190,7 +190,7 @@ class LimitedRequest(server.Request):
             b"Content-Length: %d\r\n\r\n%b" % (status, status.phrase.encode(), len(body), body)
         )
         self._received = MOST_BODY + 1
-        # The rest is read and thrown away for a moment: a reset could overtake the answer.
+        # Lingering close: drain the rest for a short time, because a reset could overtake the answer.
         transport.loseWriteConnection()
         _reactor().callLater(2.0, transport.abortConnection)
 
@@ -212,7 +212,7 @@ def _update_session(self: Any, request: Any, *, https: bool) -> None:
 def _limited_websockets(self: Any, master: Any) -> None:
     """Bound what a browser sends over a websocket, and drop one that does not answer.
 
-    Autobahn's default is no limit: one anonymous message took all memory there was.
+    Autobahn has no limit by default: one anonymous message used up all memory.
     """
     super(ws.WsProtocolFactory, self).__init__()
     self.master = master
@@ -228,10 +228,10 @@ def _limited_websockets(self: Any, master: Any) -> None:
 
 @async_to_deferred
 async def _reconfigure_and_remember(self: Any, sibling: Any) -> Any:
-    """Remember which configuration a service has.
+    """Remember the configuration that a service got last.
 
-    Buildbot compares a new one with that of the service's start, so a setting that is changed and set back, by two
-    reloads, would stay changed: `workers.attempts` from 3 to 1 and back to 3, for instance.
+    Buildbot compares a new configuration with that of the service's start. A setting that one reload changes and the
+    next one sets back would stay changed, such as `workers.attempts` from 3 to 1 and back to 3.
     """
     result = await _reconfigure(self, sibling)
     self._config_args, self._config_kwargs = sibling._config_args, sibling._config_kwargs  # noqa: SLF001

@@ -28,18 +28,18 @@ _OFF = "off"
 
 
 def builders(settings: Settings) -> list[BuilderConfig]:
-    """Return `c["builders"]`: those that the settings want, then those that only finish what they have.
+    """Return `c["builders"]`: those that the settings want, then those that only finish their requests.
 
-    A builder in force stays until the master stops. Requests in its queue would be left there for ever, its build would
-    hang and keep all other builders from starting any, and latent workers would not come back to a builder that is
-    removed and added again (Buildbot #9135).
+    A builder in force is never removed while the master runs. Otherwise its queue would wait for ever, its running build
+    would hang and keep other builders from starting theirs, and latent workers would not come back to a builder that
+    is removed and added again (Buildbot #9135).
     """
     wanted = _wanted(settings)
     return [*wanted, *(_turned_off(builder, settings) for builder in _kept(wanted))]
 
 
 def builders_off(settings: Settings) -> list[str]:
-    """Return the names of the builders that only finish what they have."""
+    """Return the names of the builders that only finish their requests."""
     return [builder.name for builder in _kept(_wanted(settings))]
 
 

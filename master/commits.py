@@ -1,8 +1,7 @@
-"""Whether a repository has a commit: asked when packages are requested, before there is a machine for them.
+"""Checks, when packages are requested, that the repository has the commit: before a machine is made.
 
-One commit is fetched without its trees, some hundred bytes, into a repository that is thrown away. A server that
-does not let commits be fetched by sha1 can't be asked this way: the build finds out, as it does if the server
-is away.
+git fetches the commit without its trees, some hundred bytes, into a temporary repository. This does not work with a
+server that refuses to serve commits by sha1, or that is unreachable. Then the build itself finds out.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _KEPT_SECONDS = 3600
-"""A commit seldom leaves a repository: nobody has to wait for a check of the same one within an hour."""
+"""A commit seldom leaves a repository, so requests within an hour need no second check."""
 
 _MOST_KEPT = 10_000
 
 _FEW_BYTES = ("prlimit", f"--fsize={8 * 1024**2}", "--")
-"""A server that takes no filter sends the whole tree. A small one is taken; of a large one nobody waits for the end."""
+"""A server that ignores the filter sends the whole tree. A small tree is accepted; a large one is cut off here."""
 
 _ABSENT = re.compile(r"not our ref [0-9a-f]{40}")
 _FETCH = (
@@ -38,21 +37,20 @@ _FETCH = (
 
 
 class CommitUnknown(ValueError):
-    """The repository answered, and has no such commit."""
+    """The repository answered that it has no such commit."""
 
 
 class Commits:
-    """Checks commits, each one once for all who ask meanwhile, and remembers those that are there."""
+    """Checks commits, and remembers those that exist. Simultaneous requests for one commit share one check."""
 
     def __init__(self, reactor: Any, seconds: Callable[[], float]) -> None:
-        """Take the reactor, and what says how many seconds a repository may take to answer."""
         self._reactor = reactor
         self._seconds = seconds
         self._settled: dict[tuple[str, str], float] = {}
         self._waiting: dict[tuple[str, str], list[Deferred[None]]] = {}
 
     def is_settled(self, git_url: str, sha1: str) -> bool:
-        """Whether a commit is known to be there, or known to be one that can't be asked for."""
+        """Return whether a commit is known to exist, or its server is known not to answer such questions."""
         until = self._settled.get((git_url, sha1))
         return until is not None and self._reactor.seconds() < until
 
@@ -64,7 +62,7 @@ class Commits:
         self._settled[git_url, sha1] = self._reactor.seconds() + _KEPT_SECONDS
 
     async def check(self, git_url: str, sha1: str) -> None:
-        """Raise CommitUnknown if a repository has no such commit, RepositoryUnreachable if there will never be one."""
+        """Raise CommitUnknown if a repository has no such commit, RepositoryUnreachable if it will never be reachable."""
         commit = (git_url, sha1)
         if self.is_settled(*commit):
             return

@@ -1,7 +1,7 @@
-"""Whether a published directory is complete: each file of its manifest is there with its size.
+"""Checks whether a published directory is complete: each file of its manifest is there with its size.
 
-Every door asks this: the package server, shaman's view, the REST API and the publisher. A purge that has
-removed one file has therefore removed the package_key for all of them at the same moment.
+The package server, shaman's view, the REST API and the publisher all use this check. When a purge has removed one
+file, the package_key is therefore absent for all of them at the same moment.
 
 All calls block. Several threads may call.
 """
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     Identity = tuple[int, int, int]
 
 _SETTLED = 2_000_000_000
-"""Nanoseconds. File systems tell time in steps of some milliseconds, and two changes in one step leave
-one time. A directory that has just changed is therefore read again instead of remembered."""
+"""Nanoseconds. Times of files advance in steps of some milliseconds, and two changes in one step leave the same
+time. A directory that has just changed is therefore read again instead of remembered."""
 
 _MOST_KEPT = 20_000
 
 GONE = (FileNotFoundError, NotADirectoryError)
-"""Not there. Any other error is no reason to say that nothing is published."""
+"""Errors that mean absence. After any other error it is unknown whether the key is published."""
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -75,7 +75,7 @@ class Kept(Generic[_Key, _Value]):
     """
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
-        """Take the clock of the file system, in nanoseconds since the epoch."""
+        """`clock` returns the file system's time, in nanoseconds since the epoch."""
         self._clock = clock
         self._kept: dict[_Key, tuple[dict[str, Identity | None], _Value]] = {}
 
@@ -102,7 +102,7 @@ class CompleteDirectories:
     """Tells complete published directories from all others, cheaply while they do not change."""
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
-        """Take the clock of the file system, in nanoseconds since the epoch."""
+        """`clock` returns the file system's time, in nanoseconds since the epoch."""
         self._kept: Kept[str, bool] = Kept(clock)
 
     def has(self, directory: str) -> bool:

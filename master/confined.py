@@ -32,15 +32,15 @@ _ALONE = ("--net", "--ipc", "--pid", "--fork")
 """No network, and a process namespace: nothing that the program started outlives it."""
 
 _WITH_PARENT = ("--pdeathsig", "KILL")
-"""A master that is killed takes `unshare` along, and that the program: the next master wipes what they wrote.
-Twice, since the kernel forgets it when the program becomes nobody."""
+"""If the master is killed, the kernel kills `unshare`, and with it the program; the next master wipes their files.
+Set twice, because the kernel clears it when the program becomes nobody."""
 
 _ELSEWHERE = 'mount --bind "$1" /mnt && cd /mnt && shift && exec "$@"'
-"""Shows one directory at /mnt: nobody may not search the way to staging, and apt-ftparchive looks it up."""
+"""Mounts one directory at /mnt. The user nobody may not search the path to staging, which apt-ftparchive does."""
 
 
 class Confined:
-    """Runs programs in a directory that they may read; they may write to what `give` was called with."""
+    """Runs programs in a directory that they may read; they may write to paths that `give` was called with."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -103,7 +103,7 @@ class Confined:
 
 
 def give(path: Path) -> None:
-    """Make a file or directory the property of the user that confined programs run as."""
+    """Make the user that confined programs run as the owner of a file or directory."""
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
         os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)

@@ -114,9 +114,9 @@ def stop(settings: Settings) -> str:
 
 
 def reload(settings: Settings) -> str:
-    """Have the master read its settings again, and wait until they are in force; ControlError says why they are not.
+    """Make the master read its settings again, and wait until they are in force. ControlError has the reasons of a refusal.
 
-    Buildbot tells the outcome to its log only.
+    Buildbot writes the outcome to its log only.
     """
     pid = running(settings)
     if not pid:

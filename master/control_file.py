@@ -1,7 +1,7 @@
-"""Stanzas of Packages and Sources, read so that apt and python-debian cannot read them otherwise.
+"""Reads stanzas of Packages and Sources, and refuses those that apt and other parsers could read differently.
 
 apt-ftparchive writes an index from the control files of packages. It passes on fields that it does not
-know, byte for byte. A line that one parser takes for a field, and another for text, is refused here.
+know, byte for byte. A line that is a field for one parser and text for another is refused here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _stanza(paragraph: bytes) -> Stanza:
     filename = _FILENAME.search(paragraph)
     stanza = Stanza(f"the control file of {filename[1].decode()}" if filename else "the .dsc")
     name = ""
-    # Not splitlines: that also splits at U+2028, at form feeds and at others that apt knows nothing of.
+    # Not splitlines, which also splits at U+2028, form feeds and other characters; apt does not.
     for line in paragraph.split(b"\n"):
         field = _FIELD.match(line)
         if _CONTROL_CHARACTER.search(line) or not (field or (name and _CONTINUED.match(line))):

@@ -28,7 +28,7 @@ def database(settings: Settings) -> dict[str, Any]:
 
 
 def problem_of(url: str) -> str:
-    """Return why a database URL cannot be used, or an empty string. The URL may hold a password: it is not quoted."""
+    """Return why a database URL cannot be used, or an empty string. It never quotes the URL, which may hold a password."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -48,7 +48,7 @@ def problem_of(url: str) -> str:
 
 
 def connection_problem(url: str) -> str:
-    """Return why a server does not let us in, in its own words, or an empty string. Blocks for its time limit."""
+    """Return the server's own reason for refusing us, or an empty string. Blocks until the time limit."""
     if _is_sqlite(url):
         return ""
     engine = create_engine(url)

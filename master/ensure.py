@@ -72,7 +72,6 @@ class Ensure:
     def __init__(
         self, master: Any, publisher: Publisher, waiting: Waiting, commits: Commits, add_buildset: AddBuildset
     ) -> None:
-        """Take the buildmaster, what knows the published tree, who waits and which commits exist, and what fills the queue."""
         self._master = master
         self._publisher = publisher
         self._waiting = waiting
@@ -81,14 +80,14 @@ class Ensure:
         self._lock = DeferredLock()
 
     async def ensure(self, ask: Ask) -> Answer:
-        """Answer; build only if the key is neither published and complete nor on its way.
+        """Return the answer for a request; add a buildset if the key is neither published and complete nor requested.
 
-        Raises CommitUnknown or RepositoryUnreachable if nothing could be built.
+        Raises CommitUnknown or RepositoryUnreachable if the commit cannot be built.
         """
         published = await self._published(ask.key)
         if published:
             return published
-        # Before the lock is taken: a repository may be slow, and others ask for other keys.
+        # Before the lock: a repository may be slow, and must not delay requests for other keys.
         is_settled = self._commits.is_settled(ask.git_url, ask.key.sha1)
         if not is_settled and await self._on_its_way(ask.key) is None:
             await self._commits.check(ask.git_url, ask.key.sha1)

@@ -46,7 +46,7 @@ def factory(settings: Settings, target: Target) -> BuildFactory:
 
 
 def image_factory(settings: Settings, target: Target) -> BuildFactory:
-    """Return the steps that prepare an image: dependencies as a build has them, then a snapshot."""
+    """Return the steps that prepare an image: install the dependencies as a build does, then make a snapshot."""
     limits, project = _limits(settings), settings.projects[target.project]
     return _made(
         [
@@ -63,7 +63,7 @@ def image_factory(settings: Settings, target: Target) -> BuildFactory:
 
 
 def image_test_factory(settings: Settings, target: Target) -> BuildFactory:
-    """Return the steps that test an image: those of a build, but nothing is published."""
+    """Return the steps that test an image: those of a build, without publishing."""
     limits = _limits(settings)
     return _made(
         [

@@ -19,8 +19,8 @@ OPTIONS = ("-c", "http.followRedirects=false", "-c", "credential.helper=")
 """Of every git that asks another server something."""
 
 LIMITS = ("prlimit", f"--fsize={64 * 1024**2}", f"--as={2 * 1024**3}", "--core=0", "--")
-"""Before every git that asks another server something: the server may be a contributor's, and what it sends
-must fill neither the disk nor the memory."""
+"""Goes in front of every git command that contacts a server. The server may be a contributor's, and must not be able
+to fill the disk or the memory."""
 
 
 def environment() -> dict[str, str]:

@@ -163,7 +163,7 @@ def image_schedulers(settings: Settings) -> list[Any]:
 
 
 def _tests_in_force() -> list[str]:
-    """Return the tests of images in force: an image may be in the making, though its target is not prepared any more."""
+    """Return the tests of images in force. An image may still be in the making after its target left the settings."""
     return [name for name in schedulers_in_force() if name.startswith(_TEST_PREFIX)]
 
 

@@ -1,4 +1,4 @@
-"""The configuration in force: what the next one may not change, and what it may not take away.
+"""The configuration in force, and the parts of it that the next one must not change or remove.
 
 A build holds a builder, a slot, a directory and addresses for hours. A reload that removed one of them would cut the
 build off, or leave it and its request hanging.
@@ -37,11 +37,11 @@ _FIXED: Mapping[str, Callable[[Settings], object]] = {
     "workers.key": lambda settings: settings.workers.key,
     "workers.openstack": lambda settings: "set" if settings.workers.openstack else "not set",
 }
-"""Settings that builds under way and machines that boot rely on, and what of them must stay the same."""
+"""Settings that running builds and booting machines rely on, each with a function that returns the part that must stay."""
 
 
 class InForce(BuildbotService):
-    """Remembers which settings are in force: those of the last configuration that was accepted as a whole."""
+    """Remembers the settings in force: those of the last configuration that was accepted as a whole."""
 
     name = "in_force"
     current: InForce | None = None
@@ -54,7 +54,7 @@ class InForce(BuildbotService):
 
     @async_to_deferred
     async def reconfigService(self, *, settings: Settings) -> None:  # type: ignore[override]
-        """Take the settings of a configuration that is being applied."""
+        """Remember the settings of a configuration that is being applied."""
         await super().reconfigService()
         self.settings = settings
 
@@ -76,7 +76,7 @@ class InForce(BuildbotService):
 
 
 def refuse_changes(settings: Settings) -> None:
-    """Raise ConfigErrors if settings differ from those in force where only a restart can change them."""
+    """Raise ConfigErrors for each setting that differs from the one in force and that only a restart can change."""
     if InForce.current is None:
         return
     before = InForce.current.settings
@@ -106,7 +106,7 @@ def schedulers_in_force() -> Sequence[str]:
 
 
 def _shown(name: str, value: object) -> str:
-    """Return a value for a log that many people read: without the database's password."""
+    """Return a value as text, without the database's password, because many people read the log."""
     return make_url(str(value)).render_as_string() if name == "database" else str(value)
 
 

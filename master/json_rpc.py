@@ -1,6 +1,6 @@
-"""What Buildbot leaves out when it is asked to do something: a POST with an unknown method, or to nothing.
+"""Answers POST requests with an unknown method, or to a path that has nothing, with an error.
 
-Buildbot 4.3 answers some of these with 200 and null, as if it had been done, and others with a traceback.
+Buildbot 4.3 answers some of these with 200 and null, as if they had succeeded, and others with a traceback.
 """
 
 # mypy: allow-untyped-calls
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_ID = 2**31 - 1
-"""No id is larger, and some databases raise an error if they are asked for one."""
+"""Larger ids cannot exist, and some databases raise an error on them."""
 
 _METHODS: Mapping[type[Endpoint], tuple[str, ...]] = {
     ForceSchedulerEndpoint: ("force",),
@@ -32,7 +32,7 @@ _METHODS: Mapping[type[Endpoint], tuple[str, ...]] = {
     SchedulerEndpoint: ("enable",),
     WorkerEndpoint: ("kill", "pause", "stop", "unpause"),
 }
-"""Methods of Buildbot's endpoints that read them themselves; all others have an attribute for each."""
+"""Methods of those endpoints of Buildbot that parse the method themselves; the others have an attribute for each."""
 
 _get_endpoint = V2RootResource.getEndpoint
 
@@ -67,7 +67,7 @@ async def check(master: Any, path: tuple[str, ...], method: str) -> None:
 
 
 def check_every_post(refusal: bytes) -> None:
-    """Have every POST checked before its endpoint gets it; who is no user gets only the refusal."""
+    """Check every POST before its endpoint gets it. A client without a user gets only the refusal."""
 
     async def checked(resource: V2RootResource, request: Any, method: str, params: dict[str, Any]) -> Any:
         if request.method == b"POST":

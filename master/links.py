@@ -1,8 +1,8 @@
-"""Which repository's ref has the link `ref/<ref>`, decided whenever a ref is requested.
+"""Decides, whenever a ref is requested, which repository's ref has the link `ref/<ref>`.
 
-The default repository goes before all others. A fork's branch or tag gets the link if the default repository has
-none of that name; of two forks, the first keeps it for as long as it still has such a branch or tag. A ref that is
-neither, such as `refs/pull/12/head`, has a link for the default repository only, below its full name.
+The default repository comes first. A fork's branch or tag gets the link if the default repository has none of that
+name; of two forks, the first keeps it while it still has such a branch or tag. Any other ref, such as
+`refs/pull/12/head`, has a link for the default repository only, below its full name.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What repositories said of one ref: the commit that it is at, or why that is not known."""
+    """The answers of repositories for one ref: its commit, or why that is not known."""
 
     ref: str
     kind: str
     git_url: str
     default_url: str
     said: Mapping[str, str | BaseException]
-    """By URL; that of `git_url` is a commit."""
+    """Answers by URL; the one of `git_url` is a commit."""
 
     @property
     def sha1(self) -> str:
-        """The commit that the ref is at, in the repository that the request names."""
+        """The ref's commit in the repository that the request names."""
         return str(self.said[self.git_url])
 
     @property
     def linked_as(self) -> str:
-        """The URL of the repository whose ref the link is, if there is to be one."""
+        """The URL of the repository that the link would belong to."""
         return self.default_url if self.said.get(self.default_url) == self.sha1 else self.git_url
 
     def why_not(self, owner: str) -> str:
-        """Return why the ref gets no link, or nothing; `owner` is the URL of the repository whose ref has it now."""
+        """Return why the ref gets no link, or an empty string; `owner` is the URL of the repository that has the link now."""
         if self.linked_as == self.default_url:
             return ""
         ours = self.said.get(self.default_url)
@@ -54,7 +54,7 @@ class Resolved:
         return f"it is that of {self.ref!r} in {owner}"
 
     def _is_gone(self, owner: str) -> bool:
-        """Whether a repository has the ref no more, or may not be asked any more."""
+        """Return whether a repository no longer has the ref, or is no longer allowed."""
         said = self.said.get(owner)
         if isinstance(said, RepositoryUnreachable):
             return not said.passing

@@ -69,7 +69,7 @@ class _Site(http.HTTPFactory):
         return deferToThreadPool(self.reactor, self._pool, function, *args)
 
     def look_up(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Call what reads the tree, in a thread that uploads do not keep busy."""
+        """Call a function that reads the tree, in a thread that uploads do not use."""
         return deferToThreadPool(self.reactor, self._look_up_pool, function, *args)
 
     async def ask_shaman(self, uri: bytes) -> Answer:

@@ -46,11 +46,11 @@ _TYPE_OF_NAME = {
     **dict.fromkeys(("version", "sha1", "Release", "InRelease", "Packages", "Sources"), _TEXT),
 }
 _KEY = re.compile(r"[^/]+/sha1/[0-9a-f]{40}(?=/|\Z)")
-"""The directory of a package_key, of whatever target: one that is not built any more is still served."""
+"""The directory of a package_key. Targets that are no longer built are still served."""
 
 _REVALIDATE = "no-cache"
-"""A cache may keep a file, and must ask whether it has changed before each use. No file may be kept
-longer: after a purge and a new build, other bytes can have the same URL."""
+"""A cache may store a file, and must revalidate it before each use: after a purge and a new build, the same URL can
+have other bytes."""
 
 _MOST_RANGES = 256
 _NAME_MAX = 255

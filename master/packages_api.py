@@ -55,7 +55,7 @@ class _OneEndpoint(base.Endpoint):
         status = await self._status(request)
         if status is None:
             raise _refused(f"buildrequest {request} is unknown here, or of no packages: ask anew")
-        # What is over, or is being cancelled, nobody waits for any more: saying so again is no mistake.
+        # Nobody waits for a request that has ended or is being cancelled, so renew and withdraw are no mistakes there.
         is_open = status.state in ("waiting", "building") and not waiting.is_ending(request)
         if is_open and not waiting.knows(request, asker, job):
             who = f"{asker} (job {job})" if job else f"{asker} (without a job)"

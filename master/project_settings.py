@@ -1,4 +1,4 @@
-"""What an operator sets of projects and flavors; parts of the settings file, under `projects` and `flavors`."""
+"""The sections `projects` and `flavors` of the settings file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.targets import check_flavor, check_project
 _STRICT = ConfigDict(extra="forbid")
 _PKG_TYPES = ("deb", "rpm")
 _OURS = ("CEPH_EXTRA_CMAKE_ARGS", "DEB_BUILD_PROFILES", "DWZ")
-"""Variables that a recipe has other keys for."""
+"""Variables that have their own keys in a recipe."""
 
 
 def _git_url(text: str) -> str:
@@ -26,7 +26,7 @@ def _git_url(text: str) -> str:
 
 def _line(text: str) -> str:
     if not text.isprintable() or "${" in text:
-        # buildbot-worker replaces ${NAME} in what it is given by a variable of its own.
+        # buildbot-worker replaces ${NAME} in values by its own variables.
         raise ValueError("must be one line of printable characters, without ${")
     return text
 
@@ -62,7 +62,7 @@ FlavorName = Annotated[str, AfterValidator(check_flavor)]
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RecipeSettings:
-    """What a flavor gives to the build scripts, for a pkg_type or a dist; model/recipes.py says what each key does."""
+    """The recipe of a flavor for a pkg_type or a dist; model/recipes.py says what each key does."""
 
     cmake: tuple[_Word, ...] = ()
     environment: dict[_Variable, _Line] = field(default_factory=dict)
@@ -79,15 +79,15 @@ class Project:
     """One project: where its commits and its versions come from."""
 
     git_url: GitUrl
-    """Asked when a request names no git_url."""
+    """The repository of requests that name no git_url."""
     canonical_url: GitUrl
     """The repository whose tags give a commit its version, whichever fork it comes from."""
     tags: Annotated[str, Field(pattern=r"^[A-Za-z0-9._]*\*?[A-Za-z0-9._]*$", min_length=1, max_length=40)] = (
         "v*"
     )
-    """Which tags are versions: a git glob with one star at most, which a refspec can have."""
+    """The tags that are versions: a git glob with at most one star, as in a refspec."""
     spec: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]*)?$", max_length=80)] = ""
-    """The spec file's name without `.spec`; empty: the only one of the tree."""
+    """Name of the spec file without `.spec`; empty: the tree has only one."""
     flavors: FlavorSettings = field(default_factory=dict)
 
 

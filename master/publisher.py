@@ -77,7 +77,7 @@ class PublishedTree:
         aside = None
         if destination.exists():
             aside = Path(mkdtemp(prefix="replaced-", dir=self.staging))
-            with suppress(FileNotFoundError):  # A purge may have removed it meanwhile.
+            with suppress(FileNotFoundError):  # A purge may have removed it at the same time.
                 destination.rename(aside / "old")
         directory.rename(destination)
         _sync(destination.parent)
@@ -103,10 +103,10 @@ class PublishedTree:
                 log.msg(f"the link of ref {ref!r} to {key} cannot be made: {error}")
 
     def obstacle(self, target: Target, ref: str) -> str:
-        """Return why a ref can have no link now, or nothing.
+        """Return why a ref can have no link now, or an empty string.
 
-        `wip` and `wip/foo` cannot both be links: made below `wip`, the second would lie in the published
-        directory that `wip` leads to, or take the place of a file there.
+        `wip` and `wip/foo` cannot both be links: the second would be made in the published directory that `wip`
+        leads to, or would replace a file there.
         """
         top, link = self.tree / target.name / "ref", self.tree / layout.ref_path(target, ref)
         for parent in link.relative_to(top).parents:
@@ -190,20 +190,20 @@ class Publisher(BuildbotService):
         return self.url(package_key) if await self.published(package_key) else ""
 
     def ref_url(self, key: PackageKey, ref: str) -> str:
-        """Where the link of a ref is, or will be, served."""
+        """Return the URL of a ref's link, which need not exist yet."""
         return layout.url(self._url, layout.ref_path(key.target, ref) + "/")
 
     def owner(self, key: PackageKey, ref: str) -> str:
-        """Return the URL of the repository whose ref has the link; empty if none has."""
+        """Return the URL of the repository whose ref has the link; empty if there is no link."""
         return self._last_resolved.owner(key.target.name, ref)
 
     async def obstacle(self, key: PackageKey, ref: str) -> str:
-        """Return why a ref can have no link now, or nothing."""
+        """Return why a ref can have no link now, or an empty string."""
         obstacle: str = await deferToThread(self._tree.obstacle, key.target, ref)
         return obstacle
 
     async def resolved(self, key: PackageKey, ref: str, git_url: str) -> None:
-        """Remember that a repository's ref is at this key's commit; link it if the key is published."""
+        """Remember that a repository's ref is at this key's commit; make the link if the key is published."""
         self._last_resolved.record(key, ref, git_url)
         if await self.published(key):
             await deferToThread(self._tree.link, key, [ref])
@@ -219,7 +219,7 @@ class Publisher(BuildbotService):
         await deferToThread(self._uploads.remove, upload)
 
     async def publish(self, upload: Upload, record: dict[str, Any]) -> str:
-        """Make the metadata of an upload, sign and publish it; ValueError is a refusal, and leaves nothing visible."""
+        """Make the metadata of an upload, sign and publish it. ValueError is a refusal; nothing is visible then."""
         key, directory = upload.key, upload.directory
         self._uploads.close(upload)
         manifest = await deferToThread(check_upload, key, directory, upload.files)
@@ -245,7 +245,7 @@ class Publisher(BuildbotService):
 
 
 def _move(source: Path, destination: Path) -> None:
-    """Rename into a directory that is made for it, and made again if a purge removes it while it is empty."""
+    """Rename into a new directory; make that again if a purge removes it while it is empty."""
     while True:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):

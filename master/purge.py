@@ -1,7 +1,7 @@
 """Removes published package_keys: `python -m master.purge KEY... | --older-than DAYS [--dry-run]`.
 
-The master may run meanwhile, and may be building, uploading or publishing the same key. The first step is
-one rename out of the tree, so that the key is absent for everybody at once; its files are removed after it.
+The master may be running, and may be building, uploading or publishing the same key. The command first renames
+the key out of the tree, so that it is absent for everybody at once, and then removes the files.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _KEY = re.compile(r"([a-z0-9][a-z0-9._-]*)/([0-9a-f]{40})\Z")
-"""A package_key, also of a target that is not in the matrix any more."""
+"""A package_key; its target need not be in the matrix."""
 
 _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
 _DAY = 24 * 60 * 60
 
 
 class PurgeError(ValueError):
-    """Why nothing is purged."""
+    """Nothing was purged; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """Names a published directory, of whatever target."""
+    """Names a published directory; the target need not be in the matrix."""
 
     target: str
     sha1: str
@@ -62,7 +62,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Purged:
-    """What there was of a key, and is not any more."""
+    """The files and links of a key that was purged, or would be."""
 
     files: int
     size: int
@@ -78,23 +78,22 @@ class Purge:
     """Removes keys from a published tree; `staging` lies on the same file system."""
 
     def __init__(self, tree: Path, staging: Path) -> None:
-        """Take both directories of the settings."""
         self._tree = tree
         self._staging = staging
 
     def directory(self, key: Key) -> Path:
-        """Return where a key is, or would be."""
+        """Return a key's directory, which need not exist."""
         return self._tree / key.target / "sha1" / key.sha1
 
     def look(self, key: Key) -> Purged | None:
-        """Return what there is of a key; None if it has no directory."""
+        """Return the files and links of a key; None if it has no directory."""
         directory = self.directory(key)
         if not directory.is_dir() or directory.is_symlink():
             return None
         return self._contents(key, directory)
 
     def purge(self, key: Key) -> Purged | None:
-        """Remove a key with the links of refs that lead to it; None if it has no directory."""
+        """Remove a key with the `ref/` links to it; return what was removed, None if it has no directory."""
         directory = self.directory(key)
         if directory.is_symlink():
             return None
@@ -108,7 +107,7 @@ class Purge:
         purged = self._contents(key, aside / "old")
         for ref in purged.links:
             self._unlink(key, ref, aside)
-        # A master that starts now wipes staging as well: what it has removed first is no error.
+        # A master that starts now wipes staging as well, so files may already be gone.
         shutil.rmtree(aside, ignore_errors=True)
         return purged
 
@@ -144,12 +143,12 @@ class Purge:
                         yield ref
 
     def _unlink(self, key: Key, ref: str, aside: Path) -> None:
-        """Remove a ref's link, unless the master has pointed it elsewhere or published the key anew meanwhile."""
+        """Remove a ref's link, unless the master has just changed it or published the key again."""
         link = self._tree / key.target / "ref" / ref
         if self.directory(key).exists():
             return
         try:
-            # Out of the tree first, and looked at only then: the master replaces links while this runs.
+            # Move it out of the tree before reading it: the master may replace the link at any moment.
             link.rename(aside / "link")
         except FileNotFoundError:
             return
@@ -178,7 +177,7 @@ def _days(text: str) -> float:
 
 
 def run(purge: Purge, keys: list[Key], *, dry_run: bool) -> int:
-    """Purge keys, or only say what would be purged; return how many are not published."""
+    """Purge keys, or only print what would be purged; return how many are not published."""
     missing = size = 0
     for key in dict.fromkeys(keys):
         found = purge.look(key) if dry_run else purge.purge(key)
@@ -196,7 +195,7 @@ def run(purge: Purge, keys: list[Key], *, dry_run: bool) -> int:
 
 
 def main() -> int:
-    """Remove published packages and the links of refs that lead to them, also while the master runs."""
+    """Remove published packages and the ref/ links to them. The master may be running."""
     parser = argparse.ArgumentParser(
         prog="python -m master.purge",
         description=main.__doc__,

@@ -42,7 +42,7 @@ class RepositoryUnreachable(ValueError):
 async def resolve(reactor: Any, git_url: str, ref: str, seconds: float, kind: str = "") -> str:
     """Return the commit that a ref of a repository is at. Tags are peeled, and precede branches of the same name.
 
-    The kind is one of split_ref: of `branch` or `tag`, only that is looked for, and `ref` means a full name.
+    `kind` is one that split_ref returns: with `branch` or `tag` only such a ref is found; `ref` means a full name.
     Raises RefUnknown or RepositoryUnreachable with a sentence for the user.
     """
     tags, branches = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}"), (f"refs/heads/{ref}",)
@@ -84,7 +84,7 @@ class LastResolved:
     """Remembers, for each target, which commit a ref was last resolved to; survives the master.
 
     A ref's link follows it: a commit that gets published late never takes the link from a newer one.
-    Who may record a ref is decided by `links.py`.
+    `links.py` decides which repository may record a ref.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +100,7 @@ class LastResolved:
         return found["git_url"] if found else ""
 
     def record(self, key: PackageKey, ref: str, git_url: str) -> None:
-        """Write down that a ref is this repository's, and at this commit now."""
+        """Record the repository and the commit that a ref was resolved to."""
         refs = self._targets.setdefault(key.target.name, {})
         before, now = refs.get(ref), {"sha1": key.sha1, "git_url": git_url}
         if before != now:

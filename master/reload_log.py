@@ -22,15 +22,15 @@ class Reload:
     end: str = ""
     """`complete`, `aborted` or `partially applied` once it is over."""
     lines: list[str] = field(default_factory=list)
-    """What the master itself said while it lasted, errors among it."""
+    """The master's own lines during the reload, with its errors."""
     _began: bool = False
     _again: bool = False
 
     def take(self, line: str) -> None:
         """Read the next line.
 
-        A reload that was under way when the signal came is not ours: its first line is before ours, or a line says that
-        another one follows.
+        If another reload was running when the signal came, its lines are skipped: they began before the signal, or a line
+        says that another reload follows.
         """
         if self.end:
             return
@@ -48,7 +48,7 @@ class Reload:
 
 
 class LogTail:
-    """The lines that come to a file from now on, also when it is rotated."""
+    """Reads the lines that are appended to a file from now on, also if the file is rotated."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -57,7 +57,7 @@ class LogTail:
         self._rest = b""
 
     def new_lines(self) -> Iterator[str]:
-        """Yield what has come since the last call, line by line, without line ends."""
+        """Yield the new lines since the last call, without line ends."""
         yield from self._read()
         if os.fstat(self._file.fileno()).st_ino != self._path.stat().st_ino:
             self._file.close()

@@ -1,4 +1,4 @@
-"""The repository's metadata, made by the master from the files that it received: what it signs is what clients read."""
+"""Makes the repository's metadata from the received files, so that the master signs nothing that a build wrote."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ TOOLS = {
     "deb": {"apt-ftparchive": "apt-utils"},
     "rpm": {"createrepo_c": "createrepo-c or createrepo_c", "rpmbuild": "rpm or rpm-build"},
 }
-"""Programs that the master runs for targets of a pkg_type, and the packages that have them."""
+"""Programs that the master runs for each pkg_type, with the packages that contain them."""
 
 _SHA256_ONLY = [f"-oAPT::FTPArchive::{name}=false" for name in ("MD5", "SHA1", "SHA512")]
-"""One digest instead of four: the files are read again, and have gigabytes."""
+"""One digest instead of four, because the files are read again and have gigabytes."""
 
 _SCRATCH = ".metadata"
 """Where createrepo_c may write. No uploaded path can have a part that begins with a dot."""
@@ -39,7 +39,7 @@ _YUM_FILES = ("primary.xml.gz", "filelists.xml.gz", "other.xml.gz", "repomd.xml"
 
 
 def missing_tools(pkg_types: Iterable[str]) -> list[str]:
-    """Return a sentence for each program that publishing packages of these types needs and that is not here."""
+    """Return a sentence for each missing program that publishing packages of these types needs."""
     return [
         f"{tool} is not installed: publishing {pkg_type} packages needs it (package {package})"
         for pkg_type in sorted(pkg_types)
@@ -143,7 +143,7 @@ def _make_scratch(output: Path, packages: Path) -> None:
 
 
 def _take(path: Path) -> bytes:
-    """Read a file that a confined program wrote: it must be no link, nor a pipe that never ends."""
+    """Read a file that a confined program wrote. Links and pipes are refused; a pipe could block for ever."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:

@@ -43,7 +43,7 @@ class Wanted:
     job: str = ""
     sizes: Mapping[str, Mapping[str, int]] = attribute(default_factory=dict)
     ref_kind: str = ""
-    """`branch` or `tag` where only that is meant, `ref` for a full name of another kind."""
+    """`branch` or `tag` if the request names that kind, `ref` for a full name of another kind, else empty."""
 
 
 class Refused(ValueError):
@@ -65,8 +65,7 @@ def parse(
 ) -> Wanted:
     """Read a request's parameters; Refused names every field that is wrong.
 
-    `git_urls` has each project's URL, which is taken if the request names none; such a request is for
-    one project.
+    `git_urls` has each project's URL, for requests that name none; such a request must be for one project.
     """
     sentences: dict[str, str] = {}
     texts: dict[str, str] = {}
@@ -92,7 +91,7 @@ def parse(
 
     sha1 = check("sha1", check_sha1)
     if _SHA1.match(texts.get("ref", "")) and not texts.get("sha1"):
-        # Pasted into the first field of the form; git itself warns of branches with such names.
+        # Users paste a sha1 into the first field of the form. git itself warns of branches with such names.
         sha1, ref_kind, ref = check("ref", check_sha1), "", ""
     else:
         ref_kind, texts["ref"] = split_ref(texts.get("ref", ""))

@@ -131,7 +131,7 @@ class PackagesScheduler(ForceScheduler):
         return answers
 
     async def _link(self, key: PackageKey, resolved: Resolved | None) -> tuple[str, str]:
-        """Have a ref's link follow the ref; return its URL, or else why it gets none."""
+        """Update the link of a ref; return its URL and an empty string, or an empty string and why there is none."""
         if resolved is None:
             return "", "the request names a commit: only a ref gets a ref/ link"
         resolved = replace(resolved, default_url=self.git_urls[key.target.project])
@@ -158,7 +158,7 @@ class PackagesScheduler(ForceScheduler):
         return builder and str(builder["name"])
 
     async def _resolve(self, wanted: Wanted) -> Resolved | None:
-        """Resolve a ref where the request says, and in the other repositories that may have its link; None for a sha1."""
+        """Resolve a ref in the request's repository, and in the others that may own its link; return None for a sha1."""
         if not wanted.ref:
             return None
         assert self.master is not None

@@ -35,7 +35,7 @@ class SettingsError(ValueError):
 
 
 def _http_url(text: str) -> str:
-    """Return a server's URL with single slashes and one at its end, whichever were written."""
+    """Return a server's URL with single slashes and one at its end."""
     match = re.match(r"(https?://[A-Za-z0-9.\[\]:-]+)((?:/[A-Za-z0-9._~/-]*)?)\Z", text)
     if match is None:
         raise ValueError("must be a URL like http://HOST:PORT/, or one with a path")
@@ -156,7 +156,7 @@ class Settings:
     git: Git
     projects: Annotated[dict[ProjectName, Project], Field(min_length=1)] = field(default_factory=ceph)
     flavors: FlavorSettings = field(default_factory=dict)
-    """Of the project ceph; other projects have theirs below `projects`."""
+    """Flavors of the project ceph; other projects have theirs below `projects`."""
     targets: Annotated[tuple[str, ...], AfterValidator(_patterns), Field(min_length=1)]
     title: Annotated[str, Field(min_length=1, max_length=18)] = "Ceph packages"
     www: Www = field(default_factory=Www)
@@ -177,7 +177,7 @@ class Settings:
 
     @property
     def recipes(self) -> Recipes:
-        """What each flavor of each project gives to the build scripts."""
+        """The recipes of all flavors of all projects."""
         return _recipes(self.projects, self.flavors)
 
     @classmethod
@@ -246,7 +246,7 @@ class Settings:
         return problems
 
     def _doubly_set(self) -> list[str]:
-        """Say which variables of machines a recipe sets as well: the recipe's would win, unseen."""
+        """Return a sentence for each machine's variable that a recipe sets as well: the recipe would win unnoticed."""
         openstack = self.workers.openstack
         environments = (
             {"workers.local.environment": self.workers.local.environment}
@@ -281,7 +281,7 @@ _MOVED = {
     "git.url": "is now projects.ceph.git_url",
     "git.canonical_url": "is now projects.ceph.canonical_url",
 }
-"""Where keys of older settings files have gone."""
+"""Keys of older settings files, with their new names."""
 
 
 def _is_loopback(host: str) -> bool:

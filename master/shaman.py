@@ -50,7 +50,6 @@ class Shaman:
     """Answers as shaman does, of what is published; of builds, also what it is told."""
 
     def __init__(self, index: PublishedIndex, url: str, recipes: Recipes = BUILT_IN) -> None:
-        """Take what knows the tree, the URL that it is served at, and what can be built."""
         self._index = index
         self._url = url
         self._targets = matrix(recipes)

@@ -241,6 +241,6 @@ def _remove(path: Path) -> None:
 
 
 def _unless_gone(_: object, __: str, raised: tuple[object, BaseException, object]) -> None:
-    """Go on where a purge that runs at the same time has removed something first."""
+    """Ignore files that a simultaneous purge has removed first."""
     if not isinstance(raised[1], FileNotFoundError):
         raise raised[1]

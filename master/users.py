@@ -23,7 +23,7 @@ OPERATOR = "operator"
 """The user whose secret is the token in the state directory."""
 
 LEAST_SECRET = 16
-"""Characters that a secret has at least; shorter ones, such as an empty file's, belong to nobody."""
+"""Least number of characters of a secret; shorter ones, such as that of an empty file, are never valid."""
 
 
 def digest(secret: str) -> str:
@@ -56,7 +56,7 @@ class Users:
         return len(secret) >= LEAST_SECRET and hmac.compare_digest(digest(secret), known)
 
     def mark(self, name: str) -> str:
-        """Return what a session of the user carries: another one as soon as the user has another secret, or none."""
+        """Return the mark of a user's sessions; it changes when the user gets another secret or is removed."""
         known = self._digests.get(name)
         return "" if known is None else digest(f"session of {name} {known}")
 

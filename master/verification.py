@@ -50,7 +50,7 @@ class Indexed(NamedTuple):
 
 
 def check_upload(key: PackageKey, directory: Path, received: Mapping[str, File]) -> Manifest:
-    """Return the manifest of an upload whose files are those of the manifest, all where packages belong."""
+    """Return the manifest of an upload after checking its files against it, and that all are where packages belong."""
     if layout.MANIFEST_FILE not in received:
         raise ValueError("the upload has no manifest, so it is not whole")
     manifest = Manifest.from_json(_read(directory / layout.MANIFEST_FILE))
@@ -204,7 +204,7 @@ def _check_sources(manifest: Manifest, text: bytes, received: Mapping[str, File]
 
 
 def _rpms(part: str, compressed: bytes) -> Iterator[Indexed]:
-    """Read a primary.xml.gz; a package is read when its end tag is, and then forgotten."""
+    """Read a primary.xml.gz, package by package; each element is freed when it has been read."""
     try:
         for _, element in iterparse(BytesIO(gunzip(compressed))):
             if element.tag == f"{_COMMON}package":
@@ -265,7 +265,7 @@ def _read(path: Path) -> bytes:
 
 
 def gunzip(data: bytes) -> bytes:
-    """Unpack a gzip file of one member, and not more than any real index has."""
+    """Unpack a gzip file. Several members, or more bytes than any real index has, are refused."""
     stream = zlib.decompressobj(wbits=31)
     text = stream.decompress(data, _MOST_INDEX)
     if stream.unconsumed_tail:

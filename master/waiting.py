@@ -90,7 +90,7 @@ class Waiters:
         return self._of.get(request, {}).pop((asker, job), None) is not None
 
     def knows(self, request: int, asker: str, job: str) -> bool:
-        """Whether one has asked and not withdrawn, though silent since: who comes back may wait again."""
+        """Return whether a job has requested and not withdrawn. A job that was forgotten may come back and wait again."""
         return (asker, job) in self._of.get(request, {})
 
     def of(self, request: int, now: float) -> list[Waiter]:
@@ -102,7 +102,7 @@ class Waiters:
         return bool(self._of.pop(request, None))
 
     def as_json(self, now: float) -> dict[str, list[dict[str, Any]]]:
-        """Return all who wait, to be kept."""
+        """Return everybody who waits, for the database."""
         waiting = {str(request): self.of(request, now) for request in self._of}
         return {request: [asdict(waiter) for waiter in rows] for request, rows in waiting.items() if rows}
 
@@ -158,7 +158,7 @@ class Waiting(StateMixin, BuildbotService):
             self.cancel(number, reason)
 
     async def _end_orphans(self, requests: Iterable[Any]) -> None:
-        """Mark requests as ending whose builder is not configured: nothing would ever build them.
+        """Mark requests without a configured builder as ending, because nothing would ever build them.
 
         A reload keeps all builders, so this happens only if a target was taken out of the settings of a stopped master.
         """
@@ -186,11 +186,11 @@ class Waiting(StateMixin, BuildbotService):
         return self._waiters.of(request, self._now())
 
     def knows(self, request: int, asker: str, job: str) -> bool:
-        """Whether one has asked for a buildrequest and not withdrawn."""
+        """Return whether an asker with this job has requested a buildrequest and not withdrawn."""
         return self._waiters.knows(request, asker, job)
 
     def orphaned(self, request: int) -> str:
-        """Return why a buildrequest was cancelled that lost its builder while the master was stopped, else nothing."""
+        """Return why a buildrequest was cancelled if it lost its builder while the master was stopped, else an empty string."""
         return str(self._orphans.get(request, ""))
 
     def is_ending(self, request: int) -> bool:

@@ -97,9 +97,9 @@ def workers(settings: Settings) -> list[OneBuildWorker]:
 
 
 def worker_names(settings: Settings) -> list[str]:
-    """Name the slots: as many as builds may run, or wait for a machine, at once.
+    """Return the names of the slots: one for each build that may run, or wait for a machine, at the same time.
 
-    A slot in force stays: the build that it has would be cut off. One that is not wanted any more takes no other.
+    A slot in force stays, because removing it would end its build. A slot that is no longer wanted takes no new build.
     """
     return list(dict.fromkeys([*_wanted_names(settings), *workers_in_force()]))
 

@@ -37,7 +37,7 @@ _NOT_YOURS = b"only who asked for it, or the operator, may do that"
 
 
 class _Mark(UserInfoProviderBase):
-    """Adds to a session what ends it when its user is removed or gets another secret."""
+    """Adds a mark to a session, which becomes invalid when its user is removed or gets another secret."""
 
     name = "mark"
 

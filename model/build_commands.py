@@ -1,4 +1,4 @@
-"""The commands that a build calls before it installs its build dependencies, and the packages that bring them.
+"""The commands that a build calls before it installs its build dependencies, and the packages that contain them.
 
 Ceph's make-dist, install-deps.sh, make-debs.sh and make-srpm.sh call them, and so do the scripts in `steps/scripts`.
 Prepared roots, the user data of build machines and the step `machine` all read this one list.
@@ -19,9 +19,9 @@ Family = Literal["apt", "dnf", "zypper"]
 
 @dataclass(frozen=True)
 class Command:
-    """One command, or `python3:MODULE`, and the package that brings it where apt, dnf or zypper installs packages.
+    """One command, or `python3:MODULE`, and its package for apt, dnf and zypper.
 
-    A family whose package is empty does not need the command.
+    If a package is empty, that family does not need the command.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Command:
 COMMON = (
     Command("bzip2", "bzip2", "bzip2", "bzip2"),
     Command("cmake", "cmake", "cmake", "cmake"),
-    # EL's images have curl-minimal, which `curl` conflicts with; either has the file.
+    # EL's images have curl-minimal, which conflicts with `curl`; both have the file.
     Command("curl", "curl", "/usr/bin/curl", "curl"),
     Command("g++", "build-essential", "gcc-c++", "gcc-c++"),
     Command("git", "git", "git-core", "git-core"),
@@ -47,7 +47,7 @@ COMMON = (
     Command("patch", "patch", "patch", "patch"),
     Command("ps", "procps", "procps-ng", "procps"),
     Command("python3", "python3", "python3", "python3"),
-    # make-dist makes a venv. Debian's python3 has the module venv, but nothing to put into one.
+    # make-dist makes a venv. Debian's python3 has the module venv, but not the pip to put into it.
     Command("python3:ensurepip", "python3-venv", "python3", "python3"),
     Command("python3:pip", "python3-pip", "python3-pip", "python3-pip"),
     Command("sudo", "sudo", "sudo", "sudo"),
@@ -80,13 +80,13 @@ FOR_RPMS = (
 
 WITHOUT_COMMAND: Mapping[tuple[Family, PkgType], tuple[str, ...]] = {
     ("apt", "deb"): ("ca-certificates", "libdistro-info-perl", "python3-all", "python3-setuptools"),
-    # Ceph's install-deps.sh asks /etc/os-release what to do, and so treats a stand-in for an rpm distribution as Debian.
+    # Ceph's install-deps.sh reads /etc/os-release, so it treats a stand-in for an rpm distribution as Debian.
     ("apt", "rpm"): ("ca-certificates",),
     # dnf-plugins-core has `dnf builddep`.
     ("dnf", "rpm"): ("ca-certificates", "dnf-plugins-core", "redhat-rpm-config", "util-linux", "which"),
     ("zypper", "rpm"): ("ca-certificates", "util-linux", "which"),
 }
-"""Packages that builds need as well, and that no command shows."""
+"""Packages that builds need, and that contain no command to check for."""
 
 
 def commands(pkg_type: PkgType) -> tuple[Command, ...]:
@@ -100,7 +100,7 @@ def needs(family: Family, pkg_type: PkgType) -> tuple[str, ...]:
 
 
 def packages(family: Family, pkg_type: PkgType) -> tuple[str, ...]:
-    """Return the packages that bring them, sorted, each once. KeyError if the family does not build such packages."""
+    """Return the packages that contain the commands, sorted, each once. KeyError if the family builds no such packages."""
     found = {command.package(family) for command in commands(pkg_type)} - {""}
     return tuple(sorted(found.union(WITHOUT_COMMAND[family, pkg_type])))
 

@@ -1,4 +1,4 @@
-"""Distributions and architectures that packages can be built for, and what of each was never tried."""
+"""Distributions and architectures that packages can be built for, and which parts were never tested."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Dist:
     dist_release: str = ""
     """What `%{dist}` gives without its dot, for rpms; empty for debs."""
     untested: str = ""
-    """What of it was never run, in words; empty where the tests build packages on it."""
+    """The part that was never run, in words; empty if the tests build packages on the distribution."""
     flavors_built: tuple[str, ...] = ()
     """Ceph's flavors that the tests build for it."""
 
@@ -56,10 +56,10 @@ DISTS: dict[str, Dist] = {
         Dist("rocky10", "rpm", "rocky", "10", "el10", untested="never built on Rocky Linux 10"),
     )
 }
-"""Those of Ceph's own pipeline and Ubuntu 26.04; docs/adr/0011-the-recipe-as-data.md says why no others."""
+"""Those of Ceph's own pipeline and Ubuntu 26.04; docs/adr/0011-the-recipe-as-data.md has the reasons."""
 
 DEB_ARCHES: dict[str, str] = {"x86_64": "amd64", "aarch64": "arm64"}
 """Architecture as `uname -m` says it, and as dpkg does."""
 
 UNTESTED_ARCHES: dict[str, str] = {"aarch64": "never built on aarch64"}
-"""What of an architecture no test builds."""
+"""Architectures that no test builds for, with the words for it."""

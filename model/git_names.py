@@ -14,7 +14,7 @@ _SCHEMES = ("https", "http", "git")
 
 
 def check_ref(text: str) -> str:
-    """Return a branch's or tag's short name; ValueError where git would refuse it, or we do."""
+    """Return a branch's or tag's short name; ValueError if git or this project refuses it."""
     _check_form(text)
     if text.startswith("refs/"):
         raise ValueError(f"ref {text!r} must be the short name, without refs/heads/ or refs/tags/")
@@ -22,7 +22,7 @@ def check_ref(text: str) -> str:
 
 
 def check_full_ref(text: str) -> str:
-    """Return git's full name of a ref that is no branch and no tag, such as `refs/pull/12/head`; else ValueError."""
+    """Return the full name of a ref that is neither a branch nor a tag, such as `refs/pull/12/head`; else ValueError."""
     _check_form(text)
     if not text.startswith("refs/"):
         raise ValueError(f"ref {text!r} must begin with refs/")
@@ -30,7 +30,7 @@ def check_full_ref(text: str) -> str:
 
 
 def _check_form(text: str) -> None:
-    """Refuse, with ValueError, what cannot be a ref's name.
+    """Raise ValueError if a text cannot be a ref's name.
 
     The rules are those of git-check-ref-format(1); besides, a ref is ASCII, at most 200
     characters, and never looks like an option.
@@ -53,11 +53,11 @@ FULL_NAMES = {"refs/heads/": "branch", "refs/tags/": "tag"}
 
 
 OTHER = "ref"
-"""The kind of a ref that is no branch and no tag; it is known by its full name only."""
+"""The kind of a ref that is neither a branch nor a tag; it has a full name only."""
 
 
 def split_ref(text: str) -> tuple[str, str]:
-    """Return `branch`, `tag`, `ref` (OTHER) or nothing for a branch or a tag, and the name, not checked yet."""
+    """Return the kind and the unchecked name: `branch`, `tag`, `ref` (OTHER), or an empty string for a short name."""
     for prefix, kind in FULL_NAMES.items():
         if text.startswith(prefix) and text != prefix:
             return kind, text.removeprefix(prefix)

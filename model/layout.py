@@ -46,7 +46,7 @@ def pool(target: Target) -> str:
 
 
 def release_package(project: str) -> str:
-    """Name of the package that drops our .repo file; no build may have a package of this name."""
+    """Name of the package that installs our .repo file; no build may have a package of this name."""
     return f"{project}-release"
 
 

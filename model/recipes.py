@@ -1,7 +1,7 @@
-"""Recipes: what each flavor of a project gives to the scripts that build a commit, as data.
+"""Recipes: the variables and options that each flavor of a project sets for the build scripts, as data.
 
-`python -m model.targets --recipe TARGET` prints one. Ceph's are those of its own pipeline, ceph-build's
-ceph-dev-pipeline; where that pipeline gives nothing, neither do we.
+`python -m model.targets --recipe TARGET` prints one. Ceph's recipes are those of its own pipeline,
+ceph-build's ceph-dev-pipeline. Where that pipeline sets nothing, they set nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CEPH = "ceph"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one flavor gives to the steps `dependencies`, `tarball` and `packages`."""
+    """The variables and options of one flavor for the steps `dependencies`, `tarball` and `packages`."""
 
     cmake: tuple[str, ...] = ()
     """Arguments of cmake, which Ceph's debian/rules and ceph.spec take from CEPH_EXTRA_CMAKE_ARGS."""
@@ -51,11 +51,11 @@ class Recipe:
         return (*self.rpmbuild, *dwz)
 
     def record(self, pkg_type: str) -> dict[str, Any]:
-        """Return what is given, for manifest.json: `environment` and `rpmbuild`."""
+        """Return the recipe for manifest.json: `environment` and `rpmbuild`."""
         return {"environment": self.variables(pkg_type), "rpmbuild": list(self.options(pkg_type))}
 
     def lines(self, pkg_type: str) -> list[str]:
-        """Return what is given, as lines that a shell can read."""
+        """Return the recipe as lines that a shell can read."""
         lines = [f"export {name}={shlex.quote(value)}" for name, value in self.variables(pkg_type).items()]
         options = self.options(pkg_type)
         if options:
@@ -64,7 +64,7 @@ class Recipe:
 
 
 Flavors = Mapping[str, Mapping[str, Recipe]]
-"""Flavor, then a pkg_type or a dist, to recipe; a dist's recipe is taken instead of its pkg_type's."""
+"""Recipes by flavor, then by pkg_type or dist; a dist's recipe replaces that of its pkg_type."""
 
 _OWN_BOOST = ("-DALLOCATOR=tcmalloc", "-DWITH_SYSTEM_BOOST=OFF", "-DWITH_BOOST_VALGRIND=ON")
 _DEFAULT_DEB = Recipe(cmake=_OWN_BOOST, dwz=False)
@@ -84,10 +84,10 @@ CEPH_FLAVORS: Flavors = {
         "rpm": _DEBUG,
     },
 }
-"""As of ceph-dev-pipeline/build/Jenkinsfile, 2026-08-20."""
+"""From ceph-dev-pipeline/build/Jenkinsfile, as of 2026-08-20."""
 
 PLAIN_FLAVORS: Flavors = {"default": {"deb": Recipe(), "rpm": Recipe()}}
-"""Those of every other project: it reads none of Ceph's variables, so a `debug` would be `default` again."""
+"""Flavors of every other project. Such projects read none of Ceph's variables, so `debug` would equal `default`."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ class Recipes:
     def from_settings(cls, projects: Mapping[str, Any], flavors: Mapping[str, Any]) -> Recipes:
         """Read the settings `projects` and `flavors`, as plain data.
 
-        A flavor that the settings name is what they say, and nothing of the built-in one is left; one that
-        they leave empty is none.
+        A flavor of the settings replaces the built-in one as a whole; an empty one removes it.
         """
         made: dict[str, Flavors] = {}
         for name, project in projects.items():
@@ -112,7 +111,7 @@ class Recipes:
         return cls(made)
 
     def flavors(self, project: str) -> Flavors:
-        """Return the flavors of a project; those of an unknown one are the plain ones."""
+        """Return the flavors of a project; an unknown project has the plain ones."""
         return self.projects.get(project, CEPH_FLAVORS if project == CEPH else PLAIN_FLAVORS)
 
     def of(self, target: Target) -> Recipe:
@@ -132,7 +131,7 @@ class Recipes:
         return recipe
 
     def has(self, target: Target) -> bool:
-        """Whether a target can be built."""
+        """Return whether a target can be built."""
         try:
             self.of(target)
         except ValueError:
@@ -141,7 +140,7 @@ class Recipes:
 
 
 BUILT_IN = Recipes({CEPH: CEPH_FLAVORS})
-"""What can be built where the settings name neither projects nor flavors."""
+"""The recipes if the settings name neither projects nor flavors."""
 
 
 def _read(rows: Mapping[str, Any]) -> dict[str, Recipe]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from model.recipes import Recipes
 
 _PROJECT = re.compile(r"(?=.{1,16}\Z)(?!image(-|\Z))[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
-"""A name that begins with `image-` would be that of a builder of images."""
+"""Builders of images have names that begin with `image-`."""
 
 _FLAVOR = re.compile(r"[a-z][a-z0-9]{0,11}\Z")
 
@@ -33,7 +33,7 @@ class Target:
     flavor: str = "default"
 
     def __post_init__(self) -> None:
-        """Raise ValueError if this can be no target's name; whether its flavor has a recipe is not looked at."""
+        """Raise ValueError if this cannot be a target's name. Whether its flavor has a recipe is not checked."""
         check_project(self.project)
         for value, known, what in ((self.dist, DISTS, "dist"), (self.arch, DEB_ARCHES, "arch")):
             if value not in known:
@@ -42,8 +42,8 @@ class Target:
 
     @classmethod
     def from_name(cls, name: str) -> Target:
-        """Read a target's name back; ValueError if it can be no target's."""
-        # From the right: a project may have dashes of its own.
+        """Return the target of a name; ValueError if no target can have it."""
+        # From the right, because the name of a project may contain dashes.
         parts = name.rsplit("-", 4)
         if len(parts) != 5:
             raise ValueError(
@@ -78,7 +78,7 @@ class Target:
 
     @property
     def untested(self) -> str:
-        """What of this target no test of ours builds, in words; empty if the tests build it."""
+        """The part of this target that no test builds, in words; empty if the tests build it."""
         row = self.distribution
         parts = [row.untested, UNTESTED_ARCHES.get(self.arch, "")]
         if row.flavors_built and self.flavor not in row.flavors_built:
@@ -130,7 +130,7 @@ def select(patterns: Iterable[str], recipes: Recipes = BUILT_IN) -> tuple[Target
 
 
 def _reason(pattern: str, recipes: Recipes) -> str:
-    """Say why a name is no target's; a pattern, or a name of another form, is only sent to the matrix."""
+    """Return why a name is no target's. For a pattern, or a name of another form, that is only a hint at the matrix."""
     try:
         target = Target.from_name(pattern)
         if target.project not in recipes.projects:

@@ -1,4 +1,4 @@
-"""Steps that build, as the target's recipe says: the source tarball, then the packages."""
+"""Steps that build with the target's recipe: build dependencies, source tarball, packages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BuildDependencies(FollowsRecipe):
         return commands.dependencies(self.key.target)
 
     def finish(self) -> str:
-        """Say that they are there."""
+        """Return the summary."""
         return "build dependencies installed"
 
 
@@ -72,7 +72,7 @@ class BuildPackages(FollowsRecipe):
         self._spec = spec
 
     async def run(self) -> int:
-        """Show on the build's page what the recipe gives, and keep it for the manifest."""
+        """Show the recipe on the build's page, and keep it for the manifest."""
         target = self.key.target
         self.setProperty("recipe", self.recipe.record(target.pkg_type), self.name)
         await self.addCompleteLog("recipe", "\n".join([*self.recipe.lines(target.pkg_type), ""]))
@@ -85,7 +85,7 @@ class BuildPackages(FollowsRecipe):
         jobs = int(self.getProperty("jobs"))
         if target.pkg_type == "deb":
             return commands.debs(target, tarball, described, jobs)
-        # On a stand-in no rpm database knows the build dependencies.
+        # The rpm database of a stand-in does not know the build dependencies.
         nodeps = ["--nodeps"] if self.getProperty("stand_in") else []
         options = [*nodeps, *self.recipe.options(target.pkg_type)]
         return commands.rpms(tarball, described, self._spec, jobs, options)

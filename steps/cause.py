@@ -7,8 +7,8 @@ Lines are of four kinds:
 - an *attached* line belongs to the one before it: notes, the compiler's quotations, a traceback's frames;
 - all others show that the build goes on.
 
-Neighbouring candidates are one burst, of which the first counts. A consequence confirms the burst near it. What the other
-jobs of a `make -j` print after that changes nothing. A build that goes on after a failure did not mind it: then
+Neighbouring candidates are one burst, of which the first counts. A consequence confirms the burst near it. Lines that the other
+jobs of a `make -j` print after that changes nothing. If the build goes on after a failure, the failure did not matter: then
 the next candidate counts.
 """
 
@@ -21,22 +21,22 @@ from dataclasses import dataclass
 _CUT = 1000
 """Characters of a line that are looked at."""
 _NEAR = 100
-"""Lines between a candidate and its consequence; other jobs print meanwhile."""
+"""Lines between a candidate and its consequence, because other jobs print at the same time."""
 _WORDS_BETWEEN = 5
-"""How many of these may be no commands and no progress: a program that fails in words of its own prints more."""
+"""How many of these may be neither commands nor progress: a program that fails with its own text prints more."""
 _TAIL = 300
-"""Lines between an unconfirmed candidate and the end of the log, beyond which it explains nothing."""
+"""Most lines between an unconfirmed candidate and the end of the log; farther away it explains nothing."""
 _UNFINISHED = 200
 """Lines that the other jobs of a failed `make -j` may print until the next failure counts as another one."""
 _ASIDE = 10
-"""Lines that show that it is no longer ninja that prints: a failed ninja finishes its other steps."""
+"""Lines after which ninja has stopped printing: a failed ninja finishes its other steps."""
 _NEIGHBOURS = 2
 """Lines between two candidates of one burst."""
 _PARAGRAPH = 8
 """Lines that may complete a candidate that ends with a colon."""
 
 _NINJA = -1
-"""In place of a make's level: ninja, which has no levels."""
+"""Stands for a make's level: ninja has no levels."""
 _MAKE = re.compile(
     r"\S*make(?:\[(?P<level>\d+)\])?: (?:\*\*\* (?:(?P<waiting>Waiting for unfinished jobs)|Deleting "
     r"|\[(?P<target>.*)\] (?:Error (?P<status>\d+))?)|(?P<ignored>\[.*\] Error \d+ \(ignored\)))"
@@ -51,9 +51,9 @@ _DUMP = re.compile(
     r"==> (?:\S*/)?(?:config\.log|CMakeCache\.txt|CMakeError\.log|CMakeOutput\.log|CMakeConfigureLog\.yaml|meson-log\.txt) <=="
 )
 _DUMP_END = re.compile(r"dh\w*: error: ")
-"""debhelper prints the logs of a configuration that failed, with all that failed in them and did not matter."""
+"""debhelper prints the logs of a failed configuration, with all the failures in them that did not matter."""
 _SUCCESS = re.compile(r"dpkg-buildpackage: info: .*\bupload\b|Wrote: \S+\.rpm$")
-"""The command that builds the packages has ended well: what follows is a check of ours."""
+"""The command that builds the packages has succeeded: the lines after it come from our own checks."""
 
 _CONSEQUENCE = re.compile(
     r"(?:dpkg-buildpackage|dpkg-source|debuild|dpkg-genchanges|debsign): (?:fatal )?error: (?:.*\bsubprocess\b.*returned exit status|.*\bgave error exit status|.*aborting)"
@@ -125,14 +125,14 @@ _STEP = re.compile(
     r"make(?:\[\d+\])?: (?:Entering|Leaving|Nothing|')|\[ *\d+%\]|\[ *\d+/\d+\]|\+ |-- |dh_|checking |(?:cd|rm|mv|cp|ln|install|/\S*/\S+) "
     r"|(?:Get|Hit|Ign):\d|(?:\S*-)?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|ld|ar|libtool:)(?:-\d+)? "
 )
-"""Commands and progress: they are not the words of a program that fails."""
+"""Commands and progress, as opposed to the text of a program that fails."""
 _WORDS = (
     "rror:", "rror :", "rror[", "rrors:", "CMake Error", "Error compiling", "Errors while", "ERROR ", "ERROR:", "FATAL", "atal:", "E: ", "***",
     "ninja:", "FAILED", "FAIL:", "annot ", "npm ", "nexpected end", "nexpected EOF", "does not apply", "missing files", "not installed", " : Depends: ",
     "No matching", "Problem:", "Traceback", "upload", "Wrote:", "exit status", "ignored", " fault", "Bus e", "aborting", ".pyx:",
     "Unable to install", ": not in ", "ailed", "oo many", "nvalid", "Illegal", "incomplete", "curl:", *_TELLING,
 )  # fmt: skip
-"""No candidate and no consequence is without one of these or of _ENDINGS: that settles most lines, and quickly."""
+"""Every candidate and every consequence contains one of these or of _ENDINGS, a quick test that settles most lines."""
 
 
 @dataclass
@@ -143,7 +143,7 @@ class _Burst:
     file: str
     ago: int = 0
     words: int = 0
-    """Those lines that are neither commands nor progress."""
+    """Number of lines that are neither commands nor progress."""
 
 
 class Cause:
@@ -254,7 +254,7 @@ class Cause:
 
     def _candidate(self, bare: str) -> None:
         if self._is_collapsing and self._unfinished is None:
-            return  # Whoever called the failed command says the same again.
+            return  # The caller of the failed command reports the same failure again.
         place = _PLACE.match(bare)
         file = place["file"] if place else ""
         burst = self._burst
@@ -277,7 +277,7 @@ class Cause:
         return True
 
     def _in_traceback(self, line: str, bare: str) -> bool:
-        """Read a line below `Traceback`; return False if it is of none."""
+        """Read a line below `Traceback`; return False if it does not belong to one."""
         if len(line) - len(bare) > self._traceback:
             return True
         self._traceback = -1
@@ -287,7 +287,7 @@ class Cause:
         return True
 
     def _fails_next(self) -> None:
-        """Note that the lines up to ninja's next step are of a command that failed."""
+        """Note that the lines up to ninja's next step belong to a command that failed."""
         if not self._is_collapsing:
             self._burst = None
             self._plain.clear()
@@ -315,7 +315,7 @@ class Cause:
             self._consequence(make["target"])
 
     def _is_of(self, target: str) -> bool:
-        """Say whether the burst is of the file that make could not make."""
+        """Return whether the burst names the file that make could not make."""
         if self._burst is None or not self._burst.file or not target:
             return False
         stem = self._burst.file.rpartition("/")[2].partition(".")[0]

@@ -1,4 +1,4 @@
-"""What a step learns from the output of its command: progress, the script's own report, and the cause of a failure."""
+"""Reads the output of a step's command: progress, the script's own report, and the cause of a failure."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _VALUE = re.compile(r"([a-z_]+)(\+?)=(.*)\Z")
 _SENTENCE = "FAILED: "
 _EXIT = re.compile(r"exit (\d{1,3})\Z")
 _STATUS_ONLY = re.compile(r"\S+ ended with status \d+\Z")
-"""A sentence of our scripts that the cause replaces: it says less."""
+"""A sentence of our scripts that says less than the cause, which replaces it."""
 _LONGEST = 300
 
 
 class Output:
     """Reads a command's output line by line.
 
-    Only lines with the key are the script's report (`steps/scripts/common.sh`). The rest is the build's,
-    and is used for the progress and for the cause of a failure, never for values.
+    Only lines with the key are the script's report (`steps/scripts/common.sh`). The rest is the build's:
+    it is used for the progress and for the cause of a failure, never for values.
     """
 
     def __init__(self, key: str) -> None:
@@ -40,10 +40,10 @@ class Output:
     def feed(self, line: str) -> bool:
         """Read one line; return True if the percentage changed.
 
-        Other output may come after the report's end: it had another stream.
+        Output of the other stream may come after the report's end.
         """
         line = line.strip("\r\n")
-        # Output of a child without an end of line may stand before the key.
+        # A child's output without an end of line may precede the key.
         _, marked, report = line.partition(self._mark)
         if marked:
             if self.status is None:
@@ -60,7 +60,7 @@ class Output:
         return self.percentage != before
 
     def reason(self, status: int | None = None) -> str:
-        """Return why the command failed: the script's sentence and the cause in the log, or what is known instead."""
+        """Return why the command failed: the script's sentence and the cause in the log, or the best substitute."""
         cause = self._cause.line
         sentence = self._sentence
         if sentence and not (cause and _STATUS_ONLY.match(sentence)):

@@ -34,8 +34,8 @@ class Machine(Script):
         self._memory_per_job = memory_per_job
 
     def compose(self) -> Command:
-        """Unpack the scripts from the first line of the standard input, then run the one that looks around."""
-        # Unbuffered: the second line is for the script.
+        """Unpack the scripts from the first line of the standard input, then run machine.sh."""
+        # Unbuffered, because the second line is for the script.
         unpack = (
             "import json, os, sys\n"
             "os.makedirs('scripts', exist_ok=True)\n"
@@ -64,7 +64,6 @@ class Checkout(Script):
     doing = "checking out the commit"
 
     def __init__(self, canonical_url: str, tags: str, **kwargs: Any) -> None:
-        """Take the URL of the repository whose tags give the version, and the pattern of those tags."""
         super().__init__(**kwargs)
         self._canonical = canonical_url, tags
 
@@ -84,7 +83,6 @@ class Version(Script):
     doing = "finding the version"
 
     def __init__(self, canonical_url: str, tags: str, **kwargs: Any) -> None:
-        """Take the URL of the repository whose tags give the version, for the error, and their pattern."""
         super().__init__(**kwargs)
         self._canonical = canonical_url, tags
 

@@ -38,7 +38,7 @@ class Publisher(Protocol):
 
 
 class UploadPackages(Script):
-    """Uploads packages and sources into staging, where nobody is served from."""
+    """Uploads packages and sources into staging, from which nothing is served."""
 
     name = "upload"
     doing = "uploading the packages"
@@ -85,7 +85,7 @@ class Publish(BuildStep):
     alwaysRun = True
 
     async def run(self) -> int:
-        """Have the master make the repository, verify and sign it; the sentence of a refusal is the build's."""
+        """Make the repository on the master, verify and sign it. The sentence of a refusal becomes the build's."""
         assert self.build is not None
         assert self.master is not None
         upload: Upload | None = getattr(self.build, "upload", None)
@@ -108,7 +108,7 @@ class Publish(BuildStep):
         return int(SUCCESS)
 
     def getCurrentSummary(self) -> dict[str, str]:
-        """Say what the master does."""
+        """Return the summary of the running step."""
         return {"step": "making the repository, signing and publishing it"}
 
     def getResultSummary(self) -> dict[str, str]:

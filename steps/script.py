@@ -21,7 +21,7 @@ PROGRESS_INTERVAL = 1.0
 """Seconds between two updates of a step's state string, which go to every open browser."""
 
 END_SECONDS = 10.0
-"""How long a command may take to end after its script has reported its end."""
+"""Seconds that a command may still run after its script has reported its end."""
 
 
 class _Reader(LogLineObserver):
@@ -46,7 +46,7 @@ class Script(ShellMixin, BuildStep):
     haltOnFailure = True
     flunkOnFailure = True
     doing = ""
-    """What the step does, as "building the packages": the state string, and the beginning of a failure's sentence."""
+    """The step's action, such as "building the packages": the state string, and the beginning of a failure's sentence."""
 
     def __init__(self, silence: int = 3600, max_seconds: int = 43200, **kwargs: Any) -> None:
         """Stop the command after `silence` seconds without output, and after `max_seconds` in all."""
@@ -73,7 +73,7 @@ class Script(ShellMixin, BuildStep):
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
-        """Return what is added to the worker's own environment."""
+        """Return the variables that are added to the worker's own environment."""
         return {}
 
     def finish(self) -> str:
@@ -112,9 +112,9 @@ class Script(ShellMixin, BuildStep):
         return result
 
     def _force_end(self, command: RemoteShellCommand) -> None:
-        """End a command whose script has ended: what it left in the background keeps its output open.
+        """End a command whose script has ended: a background process may keep its output open.
 
-        The worker calls a command done when all its output is closed, and would wait until `silence` is over.
+        For the worker, a command ends when all its output is closed, so the step would wait until `silence` is over.
         """
         self._end_forced = True
         why = "the script has ended, but processes that it left in the background keep its output open"
@@ -123,7 +123,7 @@ class Script(ShellMixin, BuildStep):
 
     @property
     def what(self) -> str:
-        """What the step does, as the beginning of a sentence."""
+        """The step's action, as the beginning of a sentence."""
         return f"{self.doing[:1].upper()}{self.doing[1:]}"
 
     def failure(self, status: int | None = None) -> str:
@@ -140,7 +140,7 @@ class Script(ShellMixin, BuildStep):
         return self.failure(command.rc)
 
     def getCurrentSummary(self) -> dict[str, str]:
-        """Return what is being done, with the percentage that the build prints."""
+        """Return the step's action, with the percentage that the build prints."""
         percentage = self.output.percentage
         suffix = "" if percentage is None else f" {percentage} %"
         return {"step": f"{self.doing}{suffix}"}

@@ -38,7 +38,7 @@ class RepositoryAway(Away):
 
 
 class Unknown(Exception):
-    """The master answers, and does not know that buildrequest, or not that this job waits for it."""
+    """The master does not know the buildrequest, or does not know that this job waits for it."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Master:
         return _statuses(self._get("packages", timeout))
 
     def renew(self, request: int, *, timeout: float | None = None) -> None:
-        """Say that this job still waits; Unknown if the master does not know that it does."""
+        """Renew this job's waiting; Unknown if the master does not know that it waits."""
         self._say(request, "renew", timeout, None)
 
     def withdraw(

@@ -216,7 +216,7 @@ def _seconds(value: object, *, texts: bool) -> float:
 
 
 def check_url(text: str) -> str:
-    """Return the URL of a server or of a directory on it, with single slashes and one at its end; ValueError says what is wrong."""
+    """Return the URL of a server or of a directory on it, with single slashes and one at its end; ValueError has the problem."""
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"must be a URL in ASCII without blanks, not {text!r}")
     try:

@@ -73,7 +73,6 @@ class Images:
     def __init__(
         self, provider: OpenStackProvider, digest: Callable[[Target, str, str], Awaitable[str]], clock: Any
     ) -> None:
-        """Take the provider, a clock, and what gives a target's digest of a git URL's commit or raises ValueError."""
         self._provider = provider
         self._digest = digest
         self._clock = clock

@@ -87,7 +87,7 @@ class OneBuild(Build):
             if results == RETRY:
                 text, results = ["cancelled", f"({self.stopped_reason})"], CANCELLED
         if text[:1] == ["failed"] and len(text) > 1:
-            text = text[1:]  # The sentence of the step says so itself.
+            text = text[1:]  # The step's sentence already names it.
         if self.no_machine and results in (EXCEPTION, RETRY):
             text = [self.no_machine]
         if worst_status(self.results, results) == RETRY and not self._master_stops:
@@ -206,7 +206,7 @@ class OneBuildWorker(AbstractLatentWorker):
     def checkConfig(  # type: ignore[override]
         self, name: str, *, provider: Provider, attempts: int, takes_builds: bool = True, **kwargs: Any
     ) -> None:
-        """Check the configuration; a slot with `takes_builds=False` only finishes the build that it has."""
+        """Check the configuration; a slot with `takes_builds=False` only finishes its current build."""
         super().checkConfig(name, None, build_wait_timeout=0, **kwargs)
         self._machine: Machine | None = None
         self._build: OneBuild | None = None
@@ -235,10 +235,10 @@ class OneBuildWorker(AbstractLatentWorker):
         return self.takes_builds and bool(super().canStartBuild())
 
     def updateWorker(self) -> Deferred[None]:
-        """Offer the slot to builders that are new.
+        """Offer the slot to new builders.
 
-        Buildbot also sends the list of builders to a worker that is attached, and a reload waits until it has answered.
-        This one has its only build already, and a machine that is gone never answers.
+        Buildbot also sends the list of builders to an attached worker, and a reload waits for its answer. This worker
+        already has its only build, and a machine that is gone never answers.
         """
         if self.state is not States.SUBSTANTIATED:
             updated: Deferred[None] = super().updateWorker()

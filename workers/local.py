@@ -53,7 +53,7 @@ class LocalSettings:
     roots: Roots
     environment: Mapping[str, str] = field(default_factory=dict)
     most: int = 64
-    """How many machines there may be at once."""
+    """Most machines at the same time."""
 
 
 class LocalProvider:
@@ -109,7 +109,7 @@ class LocalProvider:
         self._machines -= 1
 
     def next_request(self, target: Target, requests: Sequence[Any]) -> Any:
-        """Return the oldest, unless there are as many machines as may be: a slot that a reload took away may have one."""
+        """Return the oldest one, or None at the limit: a slot that a reload removed may still have a machine."""
         if self._machines >= self._settings.most:
             return None
         return min(requests, key=lambda one: (-one.priority, one.id), default=None)
@@ -171,7 +171,7 @@ class LocalMachine:
     """One started worker and its scratch directory."""
 
     def __init__(self, scratch: Path, description: str, gone: Callable[[], None]) -> None:
-        """`gone` is called once, when nothing of the machine is left or nothing more can be done about it."""
+        """`gone` is called once: when the machine is removed, or its removal has failed for good."""
         self.description = description
         self._scratch = scratch
         self._gone = gone

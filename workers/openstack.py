@@ -116,7 +116,7 @@ class OpenStackProvider:
 
     @property
     def all_fleets(self) -> list[Fleet]:
-        """Return them and those of clouds that are not named any more: builds may go on there."""
+        """Return the fleets of all clouds, also of clouds that left the settings: builds may go on there."""
         return [*self.fleets, *self._retired]
 
     def configure(self, settings: OpenStackSettings, dock: Dock) -> None:
@@ -260,7 +260,7 @@ class OpenStackProvider:
         cloud, settings = fleet.cloud, fleet.cloud.settings
         wanted_image = settings.image(boot.target)
         if wanted_image is None:
-            # A reload has taken it away since the cloud was chosen.
+            # A reload removed it after the cloud was chosen.
             raise Trouble(Kind.PERMANENT, "setting `images`: there is none for it any more").in_cloud(
                 cloud.title
             )

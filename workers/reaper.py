@@ -22,13 +22,13 @@ class Reaper(BuildbotService):
     name = "reaper"
 
     def checkConfig(self, *, provider: Provider, configure: Callable[[], None]) -> None:  # type: ignore[override]
-        """Take the provider, which stays the same until the master stops, and how it gets the settings in force."""
+        """Accept a provider, which stays the same until the master stops; `configure` passes it the settings in force."""
         super().checkConfig()
         self._provider = provider
 
     @async_to_deferred
     async def reconfigService(self, *, provider: Provider, configure: Callable[[], None]) -> None:  # type: ignore[override]
-        """Give the provider its settings: only now are they known to be good as a whole."""
+        """Pass the settings to the provider: only now the whole configuration is known to be valid."""
         await super().reconfigService()
         configure()
         # There may be room for more now, and slots may have been configured before this.

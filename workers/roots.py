@@ -34,7 +34,7 @@ BUILD_UID = 64017
 _INGREDIENTS = (
     "scripts/install-worker.py", "scripts/run-worker.py", "worker-requirements.txt", "templates/macros.stand-in",
 )  # fmt: skip
-"""Files of ours that a root is made with."""
+"""Our own files that go into a root."""
 _HERE = Path(__file__).parent
 _RECIPE = "7"
 """Raise it when the way a root is made changes; roots of another recipe are made anew."""
@@ -44,8 +44,8 @@ _DEBUG_PACKAGES = """
 %%install\\
 %{nil}
 """
-"""Defines the debug packages where a spec says %install, as EL 8 to 10 do. From 4.20 on rpm does it, and fails if they are there
-already (https://github.com/rpm-software-management/rpm/pull/3085)."""
+"""Defines the debug packages where a spec says %install, as EL 8 to 10 do. From 4.20 on rpm does it itself, and fails if they are
+already defined (https://github.com/rpm-software-management/rpm/pull/3085)."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _add_macros(making: Path, dist: str) -> None:
 
 
 def macros(dist: str, rpm_version: str) -> str:
-    """Return what an rpm spec expects of the distribution that is stood in for; `rpm_version` is what rpm --version prints."""
+    """Return the macros that a spec expects of the real distribution; `rpm_version` is the output of rpm --version."""
     row = DISTS[dist]
     text = f"%dist .{row.dist_release}\n%rhel {row.version}\n%{row.dist_release} 1\n"
     text += (_HERE / "templates/macros.stand-in").read_text()

@@ -4,7 +4,7 @@
 # History is filtered (tree:0: all commits, no old trees or files), never cut: git describe counts
 # commits, and a shallow clone makes it count wrongly.
 #
-# The canonical repository is `origin`, and nothing names a fork in the end. So relative URLs of submodules
+# The canonical repository is `origin`, and the finished checkout names no fork. Relative URLs of submodules therefore
 # lead to the canonical neighbours; the fork's are the second choice. Every call over the network has a limit.
 . "$(dirname "$0")/common.sh"
 . "$(dirname "$0")/network.sh"
@@ -14,7 +14,7 @@ export GIT_ALLOW_PROTOCOL=https:http:git GIT_CONFIG_NOSYSTEM=1
 logs=$(mktemp -d)
 remove_at_end "$logs"
 
-# network LOG ARGUMENT...: runs git, and keeps what it says.
+# network LOG ARGUMENT...: runs git, and keeps its messages.
 network() {
     local status=0
     timeout --kill-after=10 "$limit" git -c protocol.version=2 -c credential.helper= "${@:2}" 2>&1 |
@@ -23,7 +23,7 @@ network() {
     return "$status"
 }
 
-# why LOG: the first error in it; what comes after is a consequence.
+# why LOG: prints the first error in it; later ones are consequences.
 why() {
     local line
     line=$(grep -m1 -E '^(fatal|error): ' "$1" || tail -n 1 "$1")
@@ -62,7 +62,7 @@ if [ "$git_url" = "$canonical_url" ]; then
     promisor origin "$canonical_url"
     fetch origin "$sha1" "$tags" || no_commit
 else
-    # The first promisor remote is the first that is asked for a missing file.
+    # git asks the first promisor remote first for a missing file.
     promisor fork "$git_url"
     fetch fork "$sha1" || no_commit
     promisor origin "$canonical_url"
@@ -122,7 +122,7 @@ submodule() {
     fi
     git --git-dir="$module" config remote.origin.url "$url"
     git --git-dir="$module" config remote.origin.fetch '+refs/heads/*:refs/remotes/origin/*'
-    # By its name, for no branch may lead to the commit. Some servers know branches only, or no depth.
+    # By its sha1, because there may be no branch with the commit. Some servers know branches only, or no depth.
     for from in "$url" "$fork"; do
         ! git --git-dir="$module" cat-file -e "$commit^{tree}" 2>/dev/null || break
         [[ -z $reasons || $from != "$url" ]] || continue

@@ -1,4 +1,4 @@
-# Sourced by every script, first of all. A script reports to its step, and nobody else can.
+# Every script sources this first. A script reports to its step; its children cannot.
 #
 #   value NAME TEXT   something that the step wants to know; reported if the script ends with status 0
 #   fail SENTENCE     the script ends with status 1, and this sentence is what the user sees; the step appends the
@@ -6,8 +6,8 @@
 #   remove_at_end F   the file or directory F is removed when the script ends: the EXIT trap is the report's
 #
 # The step sends a key as the first line of the standard input. Each line of the report begins with the key, and the step
-# believes no other line. Children of the script cannot print such a line: the key is not exported, they find
-# nothing on the standard input, and nothing but a failure is reported before the script ends. Without a key (a script
+# believes no other line. Children of the script cannot print such a line: the key is not exported, their
+# standard input is empty, and only a failure is reported before the script ends. Without a key (a script
 # that is run by hand) the report is plain `NAME=TEXT` and `FAILED: SENTENCE`.
 # shellcheck shell=bash
 set -euo pipefail

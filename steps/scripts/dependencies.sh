@@ -10,7 +10,7 @@ cd src
 # set. In its older versions any value means yes, and 0 is one.
 unset FOR_MAKE_CHECK
 export DEBIAN_FRONTEND=noninteractive
-# sudo passes nothing of the environment on.
+# sudo does not pass the environment on.
 as_root=()
 [ "$(id -u)" = 0 ] ||
     as_root=(sudo -n env "DEBIAN_FRONTEND=$DEBIAN_FRONTEND" "DEB_BUILD_PROFILES=${DEB_BUILD_PROFILES:-}")
@@ -19,7 +19,7 @@ run() {
     "$@" </dev/null 2>&1 | tee -a "$work/log"
 }
 
-# lacking: the packages that apt or dnf, by what they said, could not have.
+# lacking: prints the packages that apt or dnf could not install, by their messages.
 lacking() {
     sed -nE \
         -e 's/^ .*Depends: (.*) but .*$/\1/p' \
@@ -34,7 +34,7 @@ not_installed() {
     local names
     names=$(lacking)
     if [ -z "$names" ] && [ "$pkg_type" = deb ] && [ -f debian/control ]; then
-        # mk-build-deps lets apt take its package away again, without a word about the reason.
+        # mk-build-deps lets apt remove its package again, without giving the reason.
         run apt-get --simulate build-dep ./ || names=$(lacking)
     fi
     [ -z "$names" ] || fail "$1 cannot install $names"
@@ -45,7 +45,7 @@ if [ -x install-deps.sh ]; then
     run ./install-deps.sh || not_installed install-deps.sh "$?"
 elif [ "$pkg_type" = deb ]; then
     [ -f debian/control ] || fail "the commit has neither install-deps.sh nor debian/control"
-    # What is to be installed is no error yet.
+    # Packages that are still to be installed are no error yet.
     if ! dpkg-checkbuilddeps >"$work/unmet" 2>&1; then
         sed 's/^dpkg-checkbuilddeps: error: Unmet/to be installed:/' "$work/unmet"
         run timeout "$limit" "${as_root[@]}" apt-get update || not_installed 'apt-get update' "$?"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# machine.sh NEEDS: reports what machine this is: system, cores, memory in MiB, and stand_in, which is not empty if it
-# only stands in for the target's distribution. It fails if the machine lacks a command that builds call.
+# machine.sh NEEDS: reports system, cores, memory in MiB, and stand_in, which is not empty if the machine is only a
+# stand-in for the target's distribution. It fails if the machine lacks a command that builds call.
 #
 # The file NEEDS has a line for each command: its name, or python3:MODULE, and the packages of apt, dnf and zypper that
-# bring it; `-` where that family does not need it.
+# contain it; `-` if that family does not need it.
 . "$(dirname "$0")/common.sh"
 # shellcheck source=/dev/null
 system=$(. /etc/os-release && printf '%s' "$PRETTY_NAME")

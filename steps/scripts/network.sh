@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# network.sh: sourced by scripts that speak over the network, or whose children do. No call waits for a silent server.
+# network.sh: scripts source this if they or their children use the network. No call waits for a silent server.
 #
-# apt, dnf, pip and npm have limits of their own. git, curl and wget have none, or one of hours.
+# apt, dnf, pip and npm have their own limits. git, curl and wget have none, or one of hours.
 silence=${BUILDPACKAGES_NETWORK_SILENCE:-120}
 # shellcheck disable=SC2034
 limit=${BUILDPACKAGES_NETWORK_LIMIT:-1800}
 export GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=''
-# A server that counts objects sends a little.
+# A git server that counts objects still sends some bytes.
 export GIT_HTTP_LOW_SPEED_LIMIT=1 GIT_HTTP_LOW_SPEED_TIME=$silence
 mkdir -p network
 export WGETRC=$PWD/network/wgetrc CURL_HOME=$PWD/network

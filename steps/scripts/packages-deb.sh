@@ -10,7 +10,7 @@ tarball=$1 version=$2 codename=$3 jobs=$4
 [ -f src/debian/changelog ] || fail "the commit has no debian/changelog, which names the source package"
 source=$(dpkg-parsechangelog -l src/debian/changelog -S Source || true)
 [ -n "$source" ] || fail "debian/changelog does not name the source package"
-# As make-debs.sh has it: the same release for two distributions is two versions, and none is older than Ceph's own.
+# As in make-debs.sh: two distributions have two versions of a release, and neither is older than Ceph's own.
 deb_version=$version-1$codename
 # The entry and the packages carry the commit's time, so that a second build makes the same bytes.
 SOURCE_DATE_EPOCH=$(git -C src log -1 --format=%ct)
@@ -30,13 +30,13 @@ cp -a ../../../src/debian .
 } >debian/changelog
 # A native format takes no revision, and the version has one. The upstream tarball that quilt's wants is there.
 ! grep -qx '3\.0 (native)' debian/source/format 2>/dev/null || echo '3.0 (quilt)' >debian/source/format
-# Known before anything is compiled.
+# This check needs no compilation.
 [ -n "$(dh_listpackages || true)" ] || fail "debian/control names no package for $(dpkg --print-architecture)"
 dpkg-buildpackage -j"$jobs" -uc -us 2>&1 || fail "dpkg-buildpackage ended with status $?"
 listed=$(dh_listpackages)
 cd ..
 
-# An exit status is no proof. What has been built is what the .changes and the .dsc list.
+# An exit status proves nothing: the .changes and the .dsc list the files that were built.
 shopt -s nullglob
 changes=(*.changes)
 [ ${#changes[@]} = 1 ] || fail "dpkg-buildpackage ended well, but made ${#changes[@]} .changes files instead of one"
@@ -55,8 +55,8 @@ done
 damaged=$(printf '%s\0' "${debs[@]}" | xargs -0 -P "$jobs" -I{} bash -c 'dpkg-deb --fsys-tarfile "$1" >/dev/null || echo "${1#./}"' _ {})
 [ -z "$damaged" ] || fail "${damaged//$'\n'/, } is corrupt or truncated"
 
-# Every deb is of this source package. A deb may have a version of its own (dh_gencontrol -- -v), not all of them.
-# A .udeb is for installers: built, but in no repository.
+# Every deb must come from this source package. Some debs may have their own version (dh_gencontrol -- -v), but not all.
+# A .udeb is for installers and is not published.
 declare -A version_of=() for_installers=()
 published=()
 for deb in "${debs[@]}"; do

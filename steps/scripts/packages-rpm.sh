@@ -23,7 +23,7 @@ mkdir -p "$top/SOURCES" "$top/SPECS"
 spec=$top/SPECS/${specs[0]##*/}
 cp "${specs[0]}" "$spec"
 
-# Times and the host's name are the commit's and nobody's, so that a second build makes the same bytes.
+# Times come from the commit and the host's name is fixed, so that a second build makes the same bytes.
 SOURCE_DATE_EPOCH=$(git -C src log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 define=(
@@ -32,7 +32,7 @@ define=(
 )
 spec_options=()
 for option in "${options[@]}"; do
-    # rpmspec refuses what is about the build alone.
+    # rpmspec refuses options that concern only the build.
     [[ $option == --no@(deps|check|clean|prep) ]] || spec_options+=("$option")
 done
 query() {
@@ -42,8 +42,8 @@ query() {
 if [ -x src/make-dist ]; then
     mv "src/$tarball" "$top/SOURCES/"
 else
-    # Nothing but a person writes such a spec. As Ceph's own builds of such projects do, give it the version
-    # that git has, and the source that it names.
+    # A person wrote this spec. Like Ceph's own builds of such projects, give it git's version, and the source archive
+    # that it names.
     sed -i -e "0,/^Version:.*/I{s//Version: ${rpm_version%%-*}/}" \
         -e "0,/^Release:.*/I{s//Release: ${rpm_version#*-}%{?dist}/}" "$spec"
     sources=$(query --srpm '[%{SOURCE}\n]') || fail "rpmspec cannot read ${spec##*/}"
@@ -57,7 +57,7 @@ else
 fi
 find "$top/SOURCES" "$spec" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
-# Known before anything is compiled: the names, and that the version is the commit's.
+# Before anything is compiled: get the names, and check that the version is the commit's.
 nvr='%{NAME} %{VERSION}-%{RELEASE}\n'
 source_nvr=$(query --srpm "$nvr") || fail "rpmspec cannot read ${spec##*/}"
 [[ ${source_nvr#* } == *"$rpm_version"* ]] ||
@@ -75,7 +75,7 @@ done
 RPM_BUILD_NCPUS=$jobs rpmbuild -ba "${define[@]}" "${options[@]}" "$spec" 2>&1 ||
     fail "rpmbuild ended with status $?"
 
-# An exit status is no proof: what the spec names must be there, of the one source rpm, and every rpm be whole.
+# An exit status proves nothing: every package of the spec must be there, from the one source rpm, and intact.
 mapfile -t rpms < <(find "$top" -path "$top/RPMS/*.rpm")
 mapfile -t source_rpms < <(find "$top" -path "$top/SRPMS/*.src.rpm")
 [ ${#rpms[@]} -gt 0 ] || fail "rpmbuild ended well, but made no rpm"

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/network.sh"
 project=$1 version=$2
 cd src
-# Tools that know it put the commit's time into what they make, so that a second build makes the same bytes.
+# Tools that know this variable write the commit's time, so that a second build makes the same bytes.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 if [ -x make-dist ]; then
@@ -12,7 +12,7 @@ if [ -x make-dist ]; then
 else
     git archive --prefix="$project-$version/" -o "$project-$version.tar.gz" HEAD
 fi
-# Ceph's make-dist ends with status 0 when a download fails, so its status is no proof. The step finds the cause in the log.
+# Ceph's make-dist ends with status 0 even if a download fails. The step finds the cause in the log.
 shopt -s nullglob
 found=("$project-$version".tar.*)
 [ ${#found[@]} = 1 ] ||

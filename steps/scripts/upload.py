@@ -5,7 +5,7 @@
 
 The files below each DIRECTORY arrive below PLACE, a directory of the upload; `.` is its top.
 Each file is hashed while it is sent, and compared with what the server says that it received. The
-manifest goes last: without it the upload is not whole. At the end it reports as the other scripts do
+manifest goes last: without it the upload is incomplete. At the end it reports as the other scripts do
 (`common.sh`): `uploaded=57 files, 123456 bytes`, or `FAILED: ` and a sentence, with exit status 1. A line on the
 standard input is the key of the report, unless that is a terminal.
 """
@@ -172,7 +172,7 @@ class Server:
 
 
 def find_files(directory: str, place: str) -> List[File]:
-    """Return every file below a directory, to be sent to a place; UploadError for what is no plain file."""
+    """Return every file below a directory, with its path below a place; UploadError if one is no plain file."""
     files = []
     for parent, directories, names in os.walk(directory, onerror=_unreadable):
         for name in directories + names:

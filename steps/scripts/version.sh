@@ -2,8 +2,8 @@
 # version.sh CANONICAL_URL [TAG_PATTERN]: reports version: X or X-N-gH, as git describe says it.
 #
 # Only a tag that is a version counts: one that, without a leading v, make-dist, dpkg and rpm all accept.
-# Somebody else's vstart-demo or v19.2.1-rc1 is passed over. As for Ceph, annotated tags decide; tags without
-# a tagger count if there is no other, for some projects have no others.
+# Other tags, such as vstart-demo or v19.2.1-rc1, are ignored. Annotated tags decide, as for Ceph. Tags without a
+# tagger count only if there are no annotated ones, because some projects have no others.
 . "$(dirname "$0")/common.sh"
 canonical_url=$1 tag_pattern=${2:-v*}
 cd src

@@ -100,7 +100,7 @@ forget_user_data() {
     rm -f /var/lib/cloud/instance/user-data.txt* /var/lib/cloud/instance/scripts/part-*
 }
 
-# NEED: whether the machine has a command, or a module for python3:MODULE.
+# NEED: succeeds if the machine has the command, or the module of python3:MODULE.
 has() {
     case $1 in
         python3:*) python3 -I -c "import ${1#*:}" ;;
