@@ -19,7 +19,11 @@ from collections import deque
 from dataclasses import dataclass
 
 _CUT = 1000
-"""Characters of a line that are looked at."""
+"""Characters of a line that are looked at.
+
+A build prints what it likes, and the master's only thread reads it: each expression below must fail in a time that grows
+with the length, not with its square or worse. So parts that follow one another accept different characters.
+"""
 _NEAR = 100
 """Lines between a candidate and its consequence, because other jobs print at the same time."""
 _WORDS_BETWEEN = 5
@@ -44,7 +48,7 @@ _MAKE = re.compile(
 _LEAVING = re.compile(r"\S*make\[\d+\]: Leaving directory ")
 _MAKE_ITSELF = re.compile(r"\S*make(?:\[\d+\])?: \*\*\* (?!Waiting|Deleting|\[)")
 """make's own errors: no rule, a missing separator, a file that is not there."""
-_NINJA_FAILED = re.compile(r"FAILED: (?:\[code=\d+\] \S|(?:\S*[./]\S*(?: |$))+$)")
+_NINJA_FAILED = re.compile(r"FAILED: (?:\[code=\d+\] \S|(?:[^\s./]*[./]\S*(?: |$))+$)")
 _NINJA_STEP = re.compile(r"\[\d+/\d+\] ")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):$")
 _DUMP = re.compile(
@@ -122,7 +126,7 @@ _EXCEPTION = re.compile(
     r"(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|NotFound|Failure|Warning|Timeout)\b(?:: |$)"
 )
 _STEP = re.compile(
-    r"make(?:\[\d+\])?: (?:Entering|Leaving|Nothing|')|\[ *\d+%\]|\[ *\d+/\d+\]|\+ |-- |dh_|checking |(?:cd|rm|mv|cp|ln|install|/\S*/\S+) "
+    r"make(?:\[\d+\])?: (?:Entering|Leaving|Nothing|')|\[ *\d+%\]|\[ *\d+/\d+\]|\+ |-- |dh_|checking |(?:cd|rm|mv|cp|ln|install|/[^\s/]*/\S+) "
     r"|(?:Get|Hit|Ign):\d|(?:\S*-)?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|ld|ar|libtool:)(?:-\d+)? "
 )
 """Commands and progress, as opposed to the text of a program that fails."""

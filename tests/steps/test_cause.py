@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -215,3 +216,14 @@ def test_memory_is_bounded() -> None:
     now, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert now < 100_000
+
+
+@pytest.mark.parametrize("line", ["FAILED: " + "./ " * 22 + "x", "/" * 1000, "FAILED: " + "." * 980 + " x"])
+def test_no_line_takes_the_reactor_long(line: str) -> None:
+    """A line that a build can print at will is read in some microseconds: the master waits meanwhile."""
+    found = Cause()
+    before = time.thread_time()
+    for _ in range(50):
+        found.feed("a.cc:1:1: error: real")
+        found.feed(line)
+    assert time.thread_time() - before < 0.1
