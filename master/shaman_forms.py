@@ -130,9 +130,10 @@ def arch_named(word: str) -> str:
 
 
 def described(target: Target, version: str) -> str:
-    """Give what `git describe` said, without its `v`, of the version that packages have."""
+    """Return what `git describe` said, without its `v`, of the version that packages have."""
     if target.pkg_type == "deb":
-        return version.removesuffix("-1")
+        # Debs of an older master have no codename.
+        return version.removesuffix(target.dist).removesuffix("-1")
     match = _RPM_VERSION.match(version)
     return f"{match[1]}-{match[2]}-g{match[3]}" if match else version.removesuffix("-0")
 

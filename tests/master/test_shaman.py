@@ -308,7 +308,8 @@ def test_a_question_asked_a_thousand_times_is_one(publications: Publications) ->
 @pytest.mark.parametrize(
     ("name", "version", "said"),
     [
-        (JAMMY, "19.2.0-3-g78a52b4b-1", "19.2.0-3-g78a52b4b"),
+        (JAMMY, "19.2.0-3-g78a52b4b-1jammy", "19.2.0-3-g78a52b4b"),
+        (JAMMY, "19.2.0-1jammy", "19.2.0"),
         (JAMMY, "19.2.0-1", "19.2.0"),
         (CENTOS, "19.2.0-3.g78a52b4b", "19.2.0-3-g78a52b4b"),
         (CENTOS, "19.2.0-0", "19.2.0"),
