@@ -42,6 +42,8 @@ def stanzas(index: bytes) -> Iterator[Stanza]:
 def _stanza(paragraph: bytes) -> Stanza:
     filename = _FILENAME.search(paragraph)
     stanza = Stanza(f"the control file of {filename[1].decode()}" if filename else "the .dsc")
+    # Lists until the end: text that grows by a million lines would be copied a million times.
+    values: dict[str, list[str]] = {}
     name = ""
     # Not splitlines, which also splits at U+2028, form feeds and other characters; apt does not.
     for line in paragraph.split(b"\n"):
@@ -50,13 +52,14 @@ def _stanza(paragraph: bytes) -> Stanza:
             raise ValueError(f"{stanza.what} has a line that is no field, nor the text of one: {line[:80]!r}")
         if field:
             name = field[1].decode().lower()
-            if name in stanza:
+            if name in values:
                 raise ValueError(f"{stanza.what} has the field {field[1].decode()} twice")
             if filename and name in _FOR_THE_ARCHIVE:
                 raise ValueError(
                     f"{stanza.what} has the field {field[1].decode()}, which only an archive writes"
                 )
-            stanza[name] = (field[2] or b"").decode(errors="replace")
+            values[name] = [(field[2] or b"").decode(errors="replace")]
         else:
-            stanza[name] += "\n" + line.decode(errors="replace")
+            values[name].append(line.decode(errors="replace"))
+    stanza.update({name: "\n".join(lines) for name, lines in values.items()})
     return stanza
