@@ -116,6 +116,7 @@ class Progress:
         values = {name: str(value) for name, (value, _) in stored.items()}
         if "package_key" not in values:
             return None
+        key = _key(values["package_key"])
         builds = sorted(await db.builds.getBuilds(buildrequestid=request_id), key=lambda one: one.id)
         newest: Any = builds[-1] if builds else None
         running = newest is not None and newest.complete_at is None
@@ -125,7 +126,7 @@ class Progress:
         state, reason, percent, left = _ended(request.results), "", None, None
         if request.complete:
             now = _seconds(request.complete_at)
-            if state == "published" and not await self._publisher.published_url(values["package_key"]):
+            if state == "published" and key and not await self._publisher.published_url(str(key)):
                 state = "purged"
             reason = self._waiting.orphaned(request_id) or _why(state, newest)
         elif running and step:
@@ -141,7 +142,7 @@ class Progress:
             buildrequest_id=request_id,
             package_key=values["package_key"],
             state=state,
-            url=self._publisher.url(PackageKey.from_string(values["package_key"])),
+            url=self._publisher.url(key) if key else "",
             git_url=values.get("git_url", ""),
             ref=values.get("ref", ""),
             build_url=newest and getURLForBuild(self._master, newest.builderid, newest.number),
@@ -236,6 +237,14 @@ class Progress:
             limit=_PAST_BUILDS,
         )
         return found
+
+
+def _key(text: str) -> PackageKey | None:
+    """Return a request's package_key; None if its distribution has left the matrix since."""
+    try:
+        return PackageKey.from_string(text)
+    except ValueError:
+        return None
 
 
 def _ended(results: int | None) -> State:

@@ -129,3 +129,26 @@ class TestMany(TestReactorMixin, unittest.TestCase):
     async def test_what_has_ended_is_not_tried_again(self) -> None:
         """Between the end of a build and that of its request nobody is told that another build follows."""
         assert await self.build(SUCCESS) == "it ended"
+
+    async def test_a_target_that_is_in_the_matrix_no_more_is_told_of(self) -> None:
+        """A request of before an update may be for a distribution that is gone; it fails neither itself nor the list."""
+        gone, number = "ceph-deb-focal-x86_64-default/" + "a" * 40, MANY + 1
+        await self.master.db.insert_test_data(
+            [
+                fakedb.Buildset(id=number),
+                fakedb.BuildsetSourceStamp(buildsetid=number, sourcestampid=3),
+                fakedb.BuildsetProperty(
+                    buildsetid=number, property_name="package_key", property_value=f'["{gone}", "packages"]'
+                ),
+                fakedb.BuildRequest(id=number, buildsetid=number, builderid=7),
+            ]
+        )
+        asked = ensureDeferred(self.progress.on_their_way())
+        self.go_on()
+        assert [(one.package_key, one.url, one.state) for one in await asked][MANY:] == [
+            (gone, "", "waiting")
+        ]
+        await self.master.db.buildrequests.completeBuildRequests([number], SUCCESS)
+        found = await self.progress.of(number)
+        assert found is not None
+        assert (found.package_key, found.url, found.state) == (gone, "", "published")
