@@ -10,7 +10,7 @@ cd src
 # set. In its older versions any value means yes, and 0 is one.
 unset FOR_MAKE_CHECK
 export DEBIAN_FRONTEND=noninteractive
-# sudo does not pass the environment on.
+# sudo does not pass the environment on. It becomes root, so only root can stop it: `timeout` runs below it.
 as_root=()
 [ "$(id -u)" = 0 ] ||
     as_root=(sudo -n env "DEBIAN_FRONTEND=$DEBIAN_FRONTEND" "DEB_BUILD_PROFILES=${DEB_BUILD_PROFILES:-}")
@@ -48,8 +48,8 @@ elif [ "$pkg_type" = deb ]; then
     # Packages that are still to be installed are no error yet.
     if ! dpkg-checkbuilddeps >"$work/unmet" 2>&1; then
         sed 's/^dpkg-checkbuilddeps: error: Unmet/to be installed:/' "$work/unmet"
-        run timeout "$limit" "${as_root[@]}" apt-get update || not_installed 'apt-get update' "$?"
-        run timeout "$limit" "${as_root[@]}" apt-get -y --no-install-recommends build-dep ./ ||
+        run "${as_root[@]}" timeout "$limit" apt-get update || not_installed 'apt-get update' "$?"
+        run "${as_root[@]}" timeout "$limit" apt-get -y --no-install-recommends build-dep ./ ||
             not_installed 'apt-get build-dep' "$?"
     fi
 elif [ -n "${BUILDPACKAGES_STAND_IN:-}" ]; then
@@ -61,7 +61,7 @@ else
     for spec in "${specs[@]}"; do
         # rpm accepts no placeholder such as @VERSION@ as a version.
         sed 's/@[A-Za-z_]*@/0/g' "$spec" >"$work/${spec%.in}"
-        run timeout "$limit" "${as_root[@]}" dnf builddep -y --spec "$work/${spec%.in}" ||
+        run "${as_root[@]}" timeout "$limit" dnf builddep -y --spec "$work/${spec%.in}" ||
             not_installed 'dnf builddep' "$?"
     done
 fi

@@ -150,6 +150,25 @@ def test_build_profiles_decide_what_is_installed(tmp_path: Path) -> None:
     assert "FAILED: apt-get build-dep cannot install never-there\n" in said, said
 
 
+@pytest.mark.parametrize(
+    ("pkg_type", "project", "command"),
+    [("deb", "debian/control", "apt-get update"), ("rpm", "tiny.spec", "dnf builddep -y --spec ")],
+)
+def test_the_time_limit_is_below_sudo(pkg_type: str, project: str, command: str, tmp_path: Path) -> None:
+    """What runs as root is stopped by root: a signal of the build's user would not reach it."""
+    (tmp_path / "src" / project).parent.mkdir(parents=True)
+    (tmp_path / "src" / project).touch()
+    path = tool(tmp_path / "bin", "sudo", 'echo "as root: $*"')
+    tool(tmp_path / "bin", "id", "echo 1000")
+    tool(tmp_path / "bin", "dpkg-checkbuilddeps", "exit 1")
+    finished = run_script(
+        tmp_path, "dependencies", pkg_type, path=path, BUILDPACKAGES_STAND_IN="", DEB_BUILD_PROFILES=""
+    )
+    assert finished.returncode == 0, finished.stderr
+    expected = f"as root: -n env DEBIAN_FRONTEND=noninteractive DEB_BUILD_PROFILES= timeout 1800 {command}"
+    assert expected in finished.stdout
+
+
 def test_a_commit_that_names_no_dependencies_is_refused(tmp_path: Path) -> None:
     """Without install-deps.sh, debian/control or a spec the script says which of them it looked for."""
     (tmp_path / "src").mkdir()
