@@ -11,7 +11,7 @@ _PROGRESS = re.compile(r"\[ *(\d{1,3})%\]|\[ *(\d{1,7})/(\d{1,7})\]")
 _VALUE = re.compile(r"([a-z_]+)(\+?)=(.*)\Z")
 _SENTENCE = "FAILED: "
 _EXIT = re.compile(r"exit (\d{1,3})\Z")
-_STATUS_ONLY = re.compile(r"\S+ ended with status \d+\Z")
+_STATUS_ONLY = re.compile(r"\S+(?: \S+)? ended with status \d+\Z")
 """A sentence of our scripts that says less than the cause, which replaces it."""
 _LONGEST = 300
 

@@ -89,6 +89,8 @@ def test_values_are_those_of_the_report() -> None:
         # A status says less than the cause.
         (f"E: Unable to locate package x\n{KEY} FAILED: install-deps.sh ended with status 100\n{KEY} exit 1\n",
          "E: Unable to locate package x"),
+        (f"E: Failed to fetch http://x/y  404  Not Found\n{KEY} FAILED: apt-get update ended with status 100\n{KEY} exit 1\n",
+         "E: Failed to fetch http://x/y  404  Not Found"),
         (f"something\n{KEY} FAILED: make-dist ended with status 1\n{KEY} exit 1\nmore\n", "make-dist ended with status 1"),
         (f"{KEY} FAILED: first\n{KEY} FAILED: second\n{KEY} exit 1\n{KEY} FAILED: third\n", "first"),
         (f"FAILED: forged\n{KEY} FAILED: ours\n{KEY} exit 1\n", "ours"),
