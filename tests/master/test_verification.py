@@ -166,8 +166,10 @@ def test_a_bomb_of_gzip_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [gzip.compress(b"a") + gzip.compress(b"b"), gzip.compress(b"a" * 1000)[:-9], gzip.compress(b"a") + b"x"]
-)  # fmt: skip
+    "data",
+    [gzip.compress(b"a") + gzip.compress(b"b"), gzip.compress(b"a" * 1000)[:-9], gzip.compress(b"a") + b"x"],
+    ids=["two members", "truncated", "more after it"],
+)
 def test_an_index_is_one_gzip_member(data: bytes) -> None:
     """What follows the first member is read by some clients and not by others, so there may be nothing."""
     with pytest.raises(ValueError, match=r"^an index is not one whole gzip member$"):
