@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels purge roots clean
+.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels purge clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -20,7 +20,7 @@ stop:  ## end the master, every worker process, and the demonstration's servers
 start: .venv/installed  ## start the master that settings.yaml describes
 	@$(PYTHON) -m master.control start
 
-reload:  ## have the master read settings.yaml again
+reload:  ## make the master read settings.yaml again, and wait until the settings are in force
 	@$(PYTHON) -m master.control reload
 
 status:  ## say whether the master runs
@@ -32,7 +32,7 @@ image: .venv/installed  ## prepare an image of a target and switch to it (TARGET
 wheels: .venv/installed  ## get what build machines install buildbot-worker from (DISTS="jammy noble", all otherwise)
 	@$(PYTHON) -m workers.wheels fetch $(foreach dist,$(DISTS),--dist $(dist))
 
-user: .venv/installed  ## make a secret for a user (NAME=alice)
+user: .venv/installed  ## make a secret for a user, and print its lines for settings.yaml (NAME=alice)
 	@$(PYTHON) -m master.users $(NAME)
 
 purge:  ## remove published packages (KEY=TARGET/SHA1, or OLDER_THAN=DAYS; DRY_RUN=1 only lists them)
@@ -45,7 +45,7 @@ openstack-lab: .venv/installed  ## start a real small OpenStack to look around i
 	@$(SUDO) deploy/system-packages.sh lab
 	@$(SUDO) $(PYTHON) -m lab up $(addprefix --root ,$(ROOTS))
 
-openstack-lab-down:  ## end it
+openstack-lab-down:  ## end the lab and everything in it
 	@[ ! -x $(PYTHON) ] || $(SUDO) $(PYTHON) -m lab down
 
 openstack-vm-test: .venv/installed-dev  ## build packages in a real virtual machine that a real nova boots; minutes
@@ -63,11 +63,11 @@ bench: .venv/installed-dev  ## measure everything that docs/performance.md repor
 	@$(SUDO) deploy/system-packages.sh lab
 	@$(SUDO) $(PYTHON) -m bench
 
-bench-openstack: .venv/installed-dev  ## measure what it reports of the provider openstack, in a lab; 45 minutes
+bench-openstack: .venv/installed-dev  ## only the part of docs/performance.md on the openstack provider, in a lab; 45 minutes
 	@$(SUDO) deploy/system-packages.sh lab
 	@$(SUDO) $(PYTHON) -m bench openstack
 
-bench-bridge: .venv/installed-dev  ## measure what it reports of the teuthology bridge; two minutes
+bench-bridge: .venv/installed-dev  ## only the part of docs/performance.md on the teuthology bridge; two minutes
 	@$(SUDO) $(PYTHON) -m bench bridge
 
 clean: stop openstack-lab-down  ## remove everything that `make demo` made, the published packages included

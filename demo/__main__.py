@@ -270,8 +270,12 @@ def stop_all() -> None:
 def main() -> int:
     """Build Ceph packages on this machine, install them, and say how to use them."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=main.__doc__)
-    parser.add_argument("--input", choices=inputs(), default="shaped")
-    parser.add_argument("--stop", action="store_true", help="end everything that was started")
+    parser.add_argument(
+        "--input", choices=inputs(), default="shaped", help="what to build; ceph: a part of real Ceph 18.2.7"
+    )
+    parser.add_argument(
+        "--stop", action="store_true", help="end the master, its workers and the demonstration's servers"
+    )
     arguments = parser.parse_args()
     try:
         if arguments.stop:

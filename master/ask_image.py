@@ -159,10 +159,12 @@ async def ask(reactor: Any, settings: Settings, target: Target, cloud: str) -> N
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask for an image of a target now; ends well only if builds use it."""
+    """Request an image of a target, and wait for it. Exit status 0 only if builds use the new image."""
     parser = argparse.ArgumentParser(prog="python -m master.ask_image", description=main.__doc__)
-    parser.add_argument("target", help="one of those that workers.openstack.prepared_images.targets names")
-    parser.add_argument("--cloud", default="", help="where; default: the first cloud that can")
+    parser.add_argument("target", help="a target that workers.openstack.prepared_images.targets names")
+    parser.add_argument(
+        "--cloud", default="", help="a cloud of the settings; default: the first that can make the image"
+    )
     given = parser.parse_args(arguments)
     try:
         settings = Settings.from_file(default_path())

@@ -174,10 +174,15 @@ def _buildbot(settings_file: Path, *arguments: str) -> None:
 
 
 def main() -> int:
-    """Start, stop or reload the master that a settings file describes."""
+    """Start, stop or reload the master that a settings file describes, or print whether it runs."""
     parser = argparse.ArgumentParser(prog="python -m master.control", description=main.__doc__)
-    parser.add_argument("verb", choices=["start", "stop", "reload", "status"])
-    parser.add_argument("--settings", type=Path, default=default_path())
+    parser.add_argument("verb", choices=["start", "stop", "reload", "status"], help="what to do")
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        default=default_path(),
+        help="default: $BUILDPACKAGES_SETTINGS, else settings.yaml beside master.cfg",
+    )
     arguments = parser.parse_args()
     try:
         settings = Settings.from_file(arguments.settings)

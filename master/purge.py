@@ -207,7 +207,12 @@ def main() -> int:
         "--older-than", type=_days, metavar="DAYS", help="purge everything published more than DAYS days ago"
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be purged")
-    parser.add_argument("--settings", type=Path, default=default_path(), help="settings.yaml of the master")
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        default=default_path(),
+        help="default: $BUILDPACKAGES_SETTINGS, else settings.yaml beside master.cfg",
+    )
     arguments = parser.parse_args()
     if bool(arguments.keys) == (arguments.older_than is not None):
         parser.error("name either one or more KEYs, or --older-than DAYS")

@@ -340,7 +340,13 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
 def main() -> int:
     """Check the settings file; print the settings in force and, as comments, the recipe of each target that is on."""
     parser = argparse.ArgumentParser(prog="python -m master.settings", description=main.__doc__)
-    parser.add_argument("file", nargs="?", type=Path, default=default_path())
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        default=default_path(),
+        help="default: $BUILDPACKAGES_SETTINGS, else settings.yaml beside master.cfg",
+    )
     try:
         settings = Settings.from_file(parser.parse_args().file)
     except SettingsError as error:

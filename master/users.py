@@ -80,9 +80,9 @@ class Users:
 
 
 def main() -> int:
-    """Make a secret for a user; only its digest goes into the settings."""
+    """Make a secret for a user, and print the lines for the settings, which have only its SHA-256."""
     parser = argparse.ArgumentParser(prog="python -m master.users", description=main.__doc__)
-    parser.add_argument("name")
+    parser.add_argument("name", help="letters, digits and . _ @ -; at most 64 characters")
     name = parser.parse_args().name
     if not re.match(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z", name) or name == OPERATOR:
         print(f"{name!r} cannot be a user's name", file=sys.stderr)

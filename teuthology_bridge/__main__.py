@@ -29,16 +29,16 @@ _SHA1 = re.compile(r"[0-9a-fA-F]{40}\Z")
 _GOOD = ("waiting", "building", "published")
 
 _SETTINGS = """\
-Where the master is, and the token, are read from `buildpackages:` in teuthology's configuration
-(TEUTHOLOGY_CONFIG, ~/.teuthology.yaml, /etc/teuthology.yaml); the variables BUILDPACKAGES_URL,
-BUILDPACKAGES_PACKAGES_URL and BUILDPACKAGES_TOKEN win over it."""
+The URLs of the master and the token come from `buildpackages:` in teuthology's configuration
+(TEUTHOLOGY_CONFIG, ~/.teuthology.yaml, /etc/teuthology.yaml). The variables BUILDPACKAGES_URL,
+BUILDPACKAGES_PACKAGES_URL and BUILDPACKAGES_TOKEN take precedence."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Give the words that the command takes."""
     top = argparse.ArgumentParser(
         prog="buildpackages",
-        description="Ceph packages on demand: ask for them, follow them, and set teuthology up to do so itself.",
+        description="Ceph packages on demand: request them, follow them, and set teuthology up to request them.",
         epilog=_SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -59,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
     one = command(
         "check",
         _check,
-        "say whether everything is in place for a job, and what to do where it is not",
-        "\nEnds with 0 if all is well, with 1 if something is to be done.",
+        "check whether everything is in place for a job, and print what to do if it is not",
+        "\nThe exit status is 0 if everything is in place, else 1.",
     )
     one.add_argument(
         "--python",
@@ -72,42 +72,42 @@ def parser() -> argparse.ArgumentParser:
     command(
         "activate",
         _activate,
-        "have teuthology's task `buildpackages` be the bridge's",
+        "make the bridge's task `buildpackages` replace teuthology's",
         f"\nWrites {activation.PTH} into the virtual environment of the Python that runs this; pip writes it,\n"
         "too, so that it is needed after `deactivate` and some editable installs only.",
     )
     command(
         "deactivate",
         _deactivate,
-        "have it be teuthology's own again",
+        "make the name `buildpackages` lead to teuthology's own task again",
         f"\nRemoves {activation.PTH} from the virtual environment of the Python that runs this.",
     )
     one = command(
         "ask",
         _ask,
-        "have packages built unless they are published or on their way",
-        "\nPrints their URL; with --wait, ends with 0 only when they are there, and withdraws when interrupted.",
+        "request packages unless they are published or already requested",
+        "\nPrints their URL. With --wait, the exit status is 0 only when they are published; an interrupt withdraws.",
     )
     one.add_argument("target", metavar="TARGET", help="what to build, such as ceph-deb-jammy-x86_64-default")
     which = one.add_mutually_exclusive_group(required=True)
     which.add_argument("--sha1", type=_sha1, help="the commit, by its 40 digits")
-    which.add_argument("--ref", help="a branch or a tag")
+    which.add_argument("--ref", help="a branch, a tag, or the full name of any ref")
     one.add_argument("--git-url", help="the repository, unless it is the site's or else the master's own")
-    one.add_argument("--wait", action="store_true", help="wait until they are published, or can't be")
+    one.add_argument("--wait", action="store_true", help="wait until they are published, or failed")
     one = command(
         "status",
         _status,
-        "say how far packages are",
-        "\nEnds with 0 unless they failed, or nobody builds them.",
+        "print the state of packages",
+        "\nThe exit status is 0 unless they failed, or were not requested.",
     )
     one.add_argument(
         "which",
         nargs="?",
         metavar="KEY|ID",
-        help="TARGET/SHA1, or a buildrequest's number; all that is on its way if left out",
+        help="TARGET/SHA1, or a buildrequest's number; default: all open requests",
     )
     one = command(
-        "prefetch", prefetch.main, "have the packages of a whole run published before it is scheduled"
+        "prefetch", prefetch.main, "have the packages of a whole run published before the run is scheduled"
     )
     prefetch.add_arguments(one)
     return top

@@ -242,7 +242,7 @@ class Cloud:
         return await self._call(self._threads.run, function, *arguments)
 
     async def run_change(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function that makes or removes something, as `call` does."""
+        """Call a function that makes or removes something, as `run` does."""
         return await self._call(self._threads.change, function, *arguments)
 
     async def _call(self, how: Callable[..., Any], function: Callable[..., T], *arguments: Any) -> T:

@@ -213,12 +213,16 @@ def _number(python: str) -> list[int]:
 def main() -> int:
     """Get the wheels of buildbot-worker for every Python that packages are built with."""
     parser = argparse.ArgumentParser(prog="python -m workers.wheels", description=main.__doc__)
-    parser.add_argument("verb", choices=["fetch"])
-    parser.add_argument("--directory", type=Path, default=Path("wheels"), help="where they go (wheels)")
+    parser.add_argument("verb", choices=["fetch"], help="download the wheels")
     parser.add_argument(
-        "--arch", action="append", choices=list(DEB_ARCHES), help="again for several; default: this machine's"
+        "--directory", type=Path, default=Path("wheels"), help="where to put them (default: wheels)"
     )
-    parser.add_argument("--dist", action="append", choices=list(PYTHONS), help="only these; default: all")
+    parser.add_argument(
+        "--arch", action="append", choices=list(DEB_ARCHES), help="may be repeated; default: this machine's"
+    )
+    parser.add_argument(
+        "--dist", action="append", choices=list(PYTHONS), help="may be repeated; default: all"
+    )
     arguments = parser.parse_args()
     wanted = {PYTHONS[dist].rpartition(".")[0] for dist in arguments.dist or PYTHONS}
     os.umask(0o022)

@@ -103,7 +103,7 @@ def _target(text: str) -> Target:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m workers.doctor", description="Check the clouds of the settings, and say what to mend.",
+        prog="python -m workers.doctor", description="Check the clouds of the settings, and print what to correct.",
         epilog=_ENDS, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
