@@ -42,7 +42,7 @@ PHASES = {
     "upload": ("upload",),
     "between the steps": ("between the steps",),
 }
-"""What is compared, and the steps that are ours in it; the script has the same names.
+"""The parts that are compared, with our steps in each; the script uses the same names.
 
 The master makes the repository in the step `publish`, after the upload."""
 
@@ -75,7 +75,7 @@ dch -D "$codename" --force-distribution -b -v "$version-1" 'By hand.'
 dpkg-buildpackage -j"$jobs" -uc -us
 echo "$version" >"$HOME/version"
 """
-"""What somebody would type who has the root already: the same commands, no checks, nothing signed."""
+"""The commands that a person with a prepared root would type: no checks, no signature."""
 
 REPOSITORY = r"""
 set -euo pipefail

@@ -33,7 +33,7 @@ _MB = 1000**2
 BAR = 60.0
 LARGE, LARGE_BYTES = 30, 140 * _MB
 SMALL, SMALL_BYTES = 76, 2_600_000
-"""As Ceph's: 106 packages, of which the 30 with debug symbols have 4.2 of the 4.4 GB."""
+"""Sizes like Ceph's: 106 packages, of which the 30 with debug symbols have 4.2 of the 4.4 GB."""
 
 _METHOD = """\
 106 packages of 4.4 GB in all, 30 of which have 140 MB each as those with debug symbols do, of bytes that do not compress, stored

@@ -1,4 +1,4 @@
-"""What apt and dnf, the real ones, read of a repository: every test of metadata compares with these."""
+"""Reads a repository with the real apt and dnf; every test of metadata compares with their results."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ def test_make_dist_of_a_release_is_release_0(checkout: Path, downloads: str) -> 
 
 
 def test_make_dist_ends_well_without_its_download(checkout: Path) -> None:
-    """As Ceph's: when no server has the archive, it says so, makes no tarball, and exits with status 0."""
+    """Like Ceph's make-dist, it exits with status 0 and makes no tarball if no server has the archive; its output says so."""
     [nobody] = free_ports(1)
     said = make_dist(checkout, f"http://127.0.0.1:{nobody}", VERSION)
     assert said.endswith("Error: failed to download crush_types_1_0.tar.bz2.\n")

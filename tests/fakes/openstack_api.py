@@ -31,7 +31,7 @@ PATHS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back; `how` may be `reset` or `hang` as well, or `late`: when what hangs is let go."""
+    """The response; `how` may also be `reset` or `hang`, or `late`: a hanging response is sent when it is released."""
 
     status: int = 200
     body: Any = None

@@ -56,7 +56,7 @@ def published(here: Installation, sha1: str) -> list[Path]:
     ids=["compile error", "forged", "missing package", "truncated deb", "no debian", "no dependency", "no wget"],
 )  # fmt: skip
 def test_failing_commit(here: Installation, knobs: tiny.Knobs, step: str, sentence: str) -> None:
-    """What stopped the build is the build's own sentence, and nothing of it is visible."""
+    """The build's sentence says what stopped it, and nothing of the build is visible."""
     sha1 = here.repository.commit(knobs, ref="failing")
     answer = here.ask(DEB, ref="failing")
     assert here.wait(answer)["results"] == FAILURE

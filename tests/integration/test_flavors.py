@@ -124,7 +124,7 @@ install -D -m 755 gwcli.py %{buildroot}%{_bindir}/gwcli
 
 
 class Built:
-    """What was built of two projects, and where it is published."""
+    """The builds of two projects, and where they are published."""
 
     def __init__(self, directory: Path) -> None:
         targets = [f"{DEB}default", f"{DEB}debug", f"{RPM}default", f"{RPM}debug", ISCSI]
@@ -141,7 +141,7 @@ class Built:
         return commit(repository, "second", {"second": "2\n"})
 
     def build(self) -> None:
-        """Ask for every target at once, and wait for all."""
+        """Request every target at once, and wait for all of them."""
         self.here.start()
         for target in self.here.settings.targets:
             self.answers[target] = self.here.ask(target, ref="main")
@@ -180,7 +180,7 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
-    """Have both flavors of Ceph as debs and rpms, and ceph-iscsi, built by a real master."""
+    """Build both flavors of Ceph as debs and rpms, and ceph-iscsi, with a real master."""
     made = Built(tmp_path_factory.mktemp("flavors"))
     try:
         made.build()

@@ -220,7 +220,7 @@ def test_main_that_moves_takes_its_link_along(here: Installation) -> None:
 
 
 def test_a_forks_link_is_another_forks_once_it_is_gone(here: Installation, fork: tiny.Repository) -> None:
-    """Of two forks, the first has the link while it has the branch; the answer says so, and that the next one gets it."""
+    """The first of two forks keeps the link while it has the branch; then the other gets it. Both answers say so."""
     other = here.repository.fork(here.input / "another/ceph.git")
     other_url = fork_url(here).replace("/somebody/", "/another/")
     link = f"{here.packages_url}{DEB}/ref/shared/"

@@ -1,4 +1,4 @@
-"""A reload never takes away what is in use: targets, slots, users; and what it cannot change it refuses."""
+"""A reload takes away nothing that is in use (targets, slots, users), and refuses settings that it cannot change."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @contextmanager
 def no_root(here: Installation) -> Iterator[Callable[[], None]]:
-    """Have machines wait for their root as if it were being made, until the given function is called."""
+    """Make machines wait for their root, as if it were being made, until the returned function is called."""
     root = here.directory / "roots" / Root("bookworm", "debian").name
     where = root.readlink()
     with root.with_name(f"{root.name}.lock").open("w") as lock:
@@ -64,7 +64,7 @@ def no_root(here: Installation) -> Iterator[Callable[[], None]]:
 
 
 def status(here: Installation, answer: dict[str, Any]) -> dict[str, Any]:
-    """Give what the master says of a request."""
+    """Return the master's status of a request."""
     [number] = answer["buildrequest_ids"].values()
     [found] = here.get(f"packages/{number}")["packages"]
     assert isinstance(found, dict)
@@ -104,13 +104,13 @@ def send(number: signal.Signals, pids: list[int]) -> None:
 
 
 def builds_again(here: Installation) -> None:
-    """Have a new commit of the target built, as if nothing had been."""
+    """Build a new commit of the target, as if there had been no reload."""
     published(here, here.ask(DEB, sha1=here.repository.commit()))
 
 
 @pytest.mark.parametrize("moment", ["waiting", "preparing", "building", "published"])
 def test_a_target_is_taken_out_and_put_back(here: Installation, moment: str) -> None:
-    """Whatever a request of it does meanwhile, it is published by its first build, and the target builds again."""
+    """In each state, a request of the target is published by its first build, and the target builds again."""
     with Gate() as gate, no_root(here) as root_is_there:
         if moment != "preparing":
             root_is_there()
@@ -232,7 +232,7 @@ def test_a_machine_that_stands_still_holds_up_no_reload(here: Installation) -> N
 
 
 def test_a_user_is_taken_out(here: Installation) -> None:
-    """What she asked for is built all the same; she may ask for nothing more."""
+    """Her earlier request is still built; she cannot make another one."""
     with Gate() as gate:
         before = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
         answer = here.force(ALICE, builderNames=[DEB], sha1=here.repository.commit(gate.knobs))

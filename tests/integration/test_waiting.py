@@ -146,7 +146,7 @@ def test_what_nobody_waits_for_is_not_built_again_for_a_killed_master(here: Inst
 
 
 def test_a_failure_says_why(here: Installation) -> None:
-    """What does not compile is `failed`, with the cause, and where to look."""
+    """A commit that does not compile is `failed`, with the cause and the URL of the build."""
     number = asked(here, "alice", here.repository.commit(tiny.COMPILE_ERROR))
     failed = in_state(here, number, "failed")
     assert "error: expected ';' before 'bar'" in failed["error"]

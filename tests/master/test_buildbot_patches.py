@@ -63,7 +63,6 @@ class _Service(BuildbotService):
 
     @async_to_deferred
     async def reconfigService(self, *, number: int) -> None:  # type: ignore[override]
-        """Take a number."""
         self.taken.append(number)
 
 

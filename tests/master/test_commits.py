@@ -156,7 +156,7 @@ def old_server(listener: socket.socket, advertised: str) -> None:
 
 
 def test_a_server_that_lets_no_sha1_be_fetched_is_not_asked_again(served: Served) -> None:
-    """An old server can't be asked: nothing is refused, and nobody waits for the same again."""
+    """An old server cannot answer: the request is accepted, and the next one does not wait for the server again."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=old_server, args=(listener, served.hidden), daemon=True).start()
         url = f"git://127.0.0.1:{listener.getsockname()[1]}/ceph.git"

@@ -68,7 +68,7 @@ def test_it_cannot_read_what_is_the_masters_own(tmp_path: Path) -> None:
 
 
 def test_it_writes_to_what_it_was_given(tmp_path: Path) -> None:
-    """A directory given away is the only one below that a program can write to."""
+    """Below the upload, a program can write only to a directory that was given to its user."""
     tmp_path.chmod(0o755)
     (tmp_path / "output").mkdir()
     give(tmp_path / "output")
@@ -108,7 +108,7 @@ def test_it_has_limits(
 
 
 def test_nothing_outlives_it(tmp_path: Path) -> None:
-    """What a program left in the background, in a session of its own, is gone once it has ended."""
+    """A background process in its own session is gone once its program has ended."""
     run(tmp_path, "sh", "-c", "setsid sleep 98765 >/dev/null 2>&1 & sleep 0.1")
     assert not running("sleep 98765")
 

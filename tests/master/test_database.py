@@ -61,7 +61,7 @@ def test_another_database_gets_its_own_pool() -> None:
     ],
 )  # fmt: skip
 def test_a_database_that_cannot_be_used_is_a_sentence_without_its_password(url: str, problem: str) -> None:
-    """An unknown database, a missing driver and a malformed URL are told apart, and no password is shown."""
+    """An unknown database, a missing driver and a malformed URL have different errors, none with the password."""
     assert problem_of(url) == problem
 
 

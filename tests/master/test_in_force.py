@@ -1,4 +1,4 @@
-"""What a reload may not change, and what it keeps of the configuration in force."""
+"""A reload refuses some changes, and keeps builders and slots of the configuration in force."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def settings(directory: Path, **changes: Any) -> Settings:
 
 
 def bring_into_force(monkeypatch: pytest.MonkeyPatch, given: Settings) -> None:
-    """Have a configuration of these settings be the one that a master runs with."""
+    """Make a configuration of these settings the one in force."""
     config = MasterConfig()
     config.builders, config.workers = builders(given), workers(given)
     config.schedulers = {one.name: one for one in schedulers(given)}
@@ -113,7 +113,7 @@ def test_what_can_change_is_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_builders_and_slots_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the new settings do not name is kept for what it has, and only for that; named again, it is as before."""
+    """A builder that the new settings do not name only finishes its requests; named again, it is as before."""
     bring_into_force(monkeypatch, settings(tmp_path, workers={"local": {"count": 3}}))
     given = settings(tmp_path, targets=[JAMMY], workers={"local": {"count": 1}})
     assert worker_names(given) == ["local-1", "local-2", "local-3"]

@@ -43,7 +43,7 @@ def resolved(git_url: str, said: Mapping[str, str | BaseException], kind: str = 
 def test_who_gets_the_link(
     git_url: str, said: Mapping[str, str | BaseException], owner: str, linked_as: str
 ) -> None:
-    """The default repository gets any link; a fork gets one that nobody else has, or whose owner has no such ref any more."""
+    """The default repository gets any link; a fork gets a free one, or one whose owner no longer has the ref."""
     found = resolved(git_url, said)
     assert (found.sha1, found.why_not(owner), found.linked_as) == (A, "", linked_as)
 
@@ -65,7 +65,7 @@ def test_why_there_is_no_link(said: Mapping[str, str | BaseException], owner: st
 
 
 def test_a_pull_request_of_a_fork_has_no_link() -> None:
-    """A ref that is no branch and no tag has a link for the default repository only, whoever has no such ref."""
+    """A ref that is neither branch nor tag has a link for the default repository only, even if only a fork has the ref."""
     sentence = f"only {CEPH} has links for refs that are no branches and no tags"
     assert resolved(MINE, {MINE: A, CEPH: NONE}, "ref").why_not("") == sentence
     assert resolved(MINE, {MINE: A, CEPH: B}, "ref").why_not("") == sentence

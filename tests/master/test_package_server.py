@@ -297,7 +297,7 @@ def test_a_part_removed_is_all_removed(tmp_path: Path) -> None:
 
 
 def test_packages_of_a_target_that_is_no_more_are_served_as_before(tmp_path: Path) -> None:
-    """What was published for a distribution that has left the matrix stays, whole or not at all."""
+    """Packages for a distribution that has left the matrix stay, complete or absent like all others."""
     with PackageServerProcess(tmp_path) as server:
         directory = Publications(tmp_path).publish(KEY, "1")
         old = server.tree / "ceph-deb-hardy-i386-default"

@@ -218,7 +218,7 @@ def test_nothing_is_immutable(tmp_path: Path, names: list[str]) -> None:
 
 
 def test_other_bytes_have_another_tag(tmp_path: Path) -> None:
-    """Bytes of the same size, written within the same second, are told apart; so is an older file restored."""
+    """Other bytes of the same size in the same second get another ETag, and so does a restored older file."""
     path, tree = tmp_path / "a.deb", PackageTree(str(tmp_path), "T")
     path.write_text("one")
     before = tree.file(["a.deb"], tree.find(["a.deb"]), {}).headers

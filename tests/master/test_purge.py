@@ -1,4 +1,4 @@
-"""Purging: a key is gone for everybody at once, with its links, whatever the master does meanwhile."""
+"""Purging removes a key and its links for everybody at once, also while the master works on the same key."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_key_that_is_not_there_is_none(publications: Publications, purge: Purg
 
 
 def test_half_a_key_is_purged_too(publications: Publications, purge: Purge) -> None:
-    """What an interrupted `rm -r` has left goes, with its links."""
+    """A purge removes the remains of an interrupted `rm -r`, with their links."""
     directory = publications.publish(A, "1", "main")
     (directory / "version").unlink()
     purged = purge.purge(Key.from_string(A))
@@ -168,7 +168,7 @@ def test_a_ref_that_moves_while_it_is_purged_stays(
 def test_a_master_that_starts_meanwhile_wipes_what_is_left(
     publications: Publications, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a killed purge has left in staging goes at the next start, also if somebody removes it at the same time."""
+    """The next start removes the remains of a killed purge in staging, also if they vanish at the same time."""
     publications.publish(A, "1")
     purge = Purge(tmp_path / "packages", tmp_path / "staging")
     monkeypatch.setattr("master.purge.shutil.rmtree", lambda *_, **__: None)

@@ -39,7 +39,7 @@ def test_a_reload_that_is_taken() -> None:
 
 
 def test_a_reload_that_is_refused() -> None:
-    """The sentences are what the master itself said meanwhile, continued lines among it."""
+    """The sentences are the master's own lines during the reload, with their continuation lines."""
     found = read(SENTENCE, BEGIN, LOAD, NOISE, SENTENCE, "\tand not 2", ABORTED)
     assert (found.end, found.lines) == ("aborted", ["setting `www.port`: it is 1", "and not 2"])
 

@@ -50,13 +50,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def deb(made: dict[str, Path], tmp_path: Path) -> Path:
-    """Give an upload of debs that may be changed."""
+    """Return an upload of debs that a test may change."""
     return Path(shutil.copytree(made["deb"], tmp_path / "upload"))
 
 
 @pytest.fixture
 def rpm(made: dict[str, Path], tmp_path: Path) -> Path:
-    """Give an upload of rpms that may be changed."""
+    """Return an upload of rpms that a test may change."""
     return Path(shutil.copytree(made["rpm"], tmp_path / "upload"))
 
 
@@ -275,7 +275,7 @@ def test_a_binary_may_have_a_version_of_its_own(deb: Path, tmp_path: Path) -> No
 
 
 def test_an_expected_package_carries_the_version(deb: Path) -> None:
-    """Where no expected package has the published version, nobody could tell what is installed."""
+    """If no expected package has the published version, nothing shows which version is installed: it is refused."""
     build_deb(deb / POOL, "libx2", "2.4.6-1", more=f"Source: ceph ({DEB_VERSION})\n")
     assert refusal(deb, ["libx2"]) == f"no expected package is of version {DEB_VERSION}"
 
@@ -379,7 +379,7 @@ def test_versions_that_dnf_accepts_are_published(tmp_path: Path) -> None:
 
 
 def test_an_expected_rpm_carries_the_version(tmp_path: Path) -> None:
-    """Where the version of no expected rpm holds the published one, nobody could tell what is installed."""
+    """If no expected rpm's version contains the published one, nothing shows which version is installed: it is refused."""
     build_rpm(tmp_path / "upload", CARET)
     assert refusal(tmp_path / "upload", ["python3-ceph-argparse"]) == (
         f"the version of no expected package holds {RPM_VERSION}"
@@ -519,7 +519,7 @@ def test_a_file_that_changed_on_the_disk_is_refused(deb: Path) -> None:
 
 
 def test_metadata_is_the_same_whatever_the_umask(deb: Path, tmp_path: Path) -> None:
-    """With a master whose files nobody else may read, the confined tools still read what they must."""
+    """The confined tools can read an upload even if the master's files are private."""
     write_manifest(deb, DEB_VERSION, DEB_NAMES)
     subprocess.run(["chmod", "-R", "go=", deb], check=True)
     make_metadata(deb)

@@ -78,7 +78,7 @@ def test_the_example_is_right_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_nothing_untested_is_on_in_the_example(tmp_path: Path) -> None:
-    """Whoever starts with the example builds only what the tests build."""
+    """The example turns on only targets that the tests build."""
     for target in read(tmp_path, EXAMPLE.read_text()).selected_targets:
         assert target.untested == "", target
 

@@ -81,7 +81,7 @@ def test_a_wrong_secret_is_refused(name: str, secret: str) -> None:
 
 @pytest.mark.parametrize("secret", ["", "fifteen letters"])
 def test_a_short_secret_is_nobodys(secret: str) -> None:
-    """A secret of fewer than 16 characters lets nobody in, though its digest is known: an emptied file has one, too."""
+    """A secret of fewer than 16 characters is never valid, even with a known digest: an empty file has a digest too."""
     users = Users({"alice": digest(secret)})
     assert not users.check("alice", secret)
     assert users.of_authorization(f"Bearer {secret}") is None

@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def deb(made: dict[str, Path], tmp_path: Path) -> Path:
-    """Give an upload of debs that may be spoilt."""
+    """Return an upload of debs that a test may damage."""
     return Path(shutil.copytree(made["deb"], tmp_path / "upload"))
 
 
@@ -58,7 +58,7 @@ def refusal(directory: Path) -> str:
 
 
 def test_good_uploads_pass(made: dict[str, Path]) -> None:
-    """What the real tools made is accepted, with its version, packages and files."""
+    """An upload made by the real tools is accepted, with its version, packages and files."""
     manifest = check(made["deb"])
     assert (manifest.version, manifest.packages) == (
         "19.2.0-3-g73e2fc59-1",
@@ -107,7 +107,7 @@ def test_one_flipped_bit_is_found(deb: Path) -> None:
 
 
 def test_the_digests_are_those_of_what_arrived(deb: Path) -> None:
-    """What the package server counted is what is compared, not what the disk or the manifest says now."""
+    """The comparison uses the digests that the package server counted, not the disk's or the manifest's."""
     received = files_of(deb)
     received[CEPH] = File(CEPH, received[CEPH].size, "0" * 64)
     with pytest.raises(ValueError, match=r"arrived with another size or SHA-256 than the manifest says$"):
@@ -171,7 +171,7 @@ def test_a_bomb_of_gzip_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["two members", "truncated", "more after it"],
 )
 def test_an_index_is_one_gzip_member(data: bytes) -> None:
-    """What follows the first member is read by some clients and not by others, so there may be nothing."""
+    """Only some clients read past the first gzip member, so an index with a second one is refused."""
     with pytest.raises(ValueError, match=r"^an index is not one whole gzip member$"):
         gunzip(data)
 

@@ -36,7 +36,7 @@ def test_a_silent_job_is_forgotten_and_a_person_is_not() -> None:
 
 
 def test_who_asked_may_come_back_and_nobody_else() -> None:
-    """Who went silent is still known as one who asked, until the request ends; who withdrew or never asked is not."""
+    """A silent job is still known until the request ends; one that withdrew or never requested is not."""
     waiters = Waiters()
     waiters.add(7, "alice", "run/1", 0)
     waiters.add(7, "bob", "", 0)

@@ -60,7 +60,7 @@ class TestWaiting(TestReactorMixin, unittest.TestCase):
         return [request for request in (21, 22, 23) if self.waiting.is_ending(request)]
 
     async def start_again(self) -> None:
-        """Have the service begin as that of the next master does, with the same database."""
+        """Start the service as the next master does, with the same database."""
         await self.waiting.stopService()
         await self.waiting.disownServiceParent()
         self.cancelled.clear()

@@ -209,7 +209,7 @@ def test_what_is_no_target_is_refused_with_the_reason(name: str, sentence: str) 
 
 
 def test_nothing_untested_is_called_tested() -> None:
-    """What the tests build is bookworm and trixie on x86_64: every other target says what of it was never run."""
+    """The tests build bookworm and trixie on x86_64; every other target says which part of it was never run."""
     tested = [target.name for target in matrix(BUILT_IN) if not target.untested]
     assert tested == [
         "ceph-deb-bookworm-x86_64-default",

@@ -114,7 +114,7 @@ valgrind xfslibs-dev nasm[amd64] zlib1g-dev
 """All that a build needs, less the packages for `make check`: hundreds of packages with their own dependencies."""
 
 SOME_BUILD_DEPENDS = "debhelper(>=10) cpio nasm[amd64] libpmem-dev<pkg.ceph.pmdk> ragel<pkg.ceph.crimson>"
-"""What the short tests install: `nasm` is in no prepared root."""
+"""Build dependencies of the short tests; `nasm` is in no prepared root."""
 
 FOR_MAKE_CHECK = """\
 iproute2 jq jsonnet libffi-dev[!amd64] libzstd-dev prometheus python3-bcrypt tox python3-coverage python3-dateutil

@@ -39,10 +39,10 @@ libradosstriper-devel libradosstriper1 librbd-devel librbd1 librgw-devel librgw2
 python3-ceph-common python3-cephfs python3-rados python3-rbd python3-rgw rados-objclass-devel rbd-fuse rbd-mirror
 rbd-nbd
 """
-"""What the spec of 20.2.4 names on EL9, the repository's own rpm included, and debugging symbols left out."""
+"""The packages of the spec of 20.2.4 on EL9, with the repository's own rpm, without debugging symbols."""
 
 CMAKE_ARGUMENTS = "-DALLOCATOR=tcmalloc -DWITH_SYSTEM_BOOST=OFF -DWITH_BOOST_VALGRIND=ON"
-"""What Ceph's own pipeline builds the flavor `default` with."""
+"""The cmake arguments of Ceph's own pipeline for the flavor `default`."""
 
 
 @pytest.fixture(scope="module")

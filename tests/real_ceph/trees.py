@@ -22,7 +22,7 @@ _DOWNLOADS = {
     "reef": ("boost_1_79_0.tar.bz2", "liburing-0.7.tar.gz", "pmdk-1.10.tar.gz"),
     "tentacle": ("boost_1_87_0.tar.bz2", "liburing-2.5.tar.gz", "pmdk-1.10.tar.gz"),
 }
-"""What the real make-dist downloads, in the order of the checksums in it."""
+"""The downloads of the real make-dist, in the order of its checksums."""
 
 _FRONTEND = "src/pybind/mgr/dashboard/frontend"
 

@@ -38,7 +38,7 @@ FILES = (
     "src/script/lib-build.sh",
     "src/tools/setup-virtualenv.sh",
 )
-"""What the tests use of a tarball."""
+"""The files of a tarball that the tests use."""
 
 _BLOCK = 1 << 20
 

@@ -1,4 +1,4 @@
-"""The cause that is told to the user: logs typed after the real tools, and the line that a person would point at."""
+"""The cause that users see: logs written after the real tools, each with the line that a person would choose."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ OTHER_JOBS = [
     st.sampled_from([row for row in CAUSES if "*** Waiting" in (LOGS / f"{row[0]}.log").read_text()]),
 )
 def test_what_other_jobs_print_does_not_matter(others: list[str], row: tuple[str, str, str]) -> None:
-    """What the other jobs of a make that failed print before they end changes nothing, their own failures included."""
+    """After a failed make, the output of its other jobs changes nothing, even if it contains failures."""
     before, waiting, after = (
         (LOGS / f"{row[0]}.log").read_text().partition("*** Waiting for unfinished jobs....\n")
     )

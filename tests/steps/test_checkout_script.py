@@ -161,7 +161,7 @@ def silent(connection: socket.socket, _: int) -> None:
 
 
 def locked(connection: socket.socket, _: int) -> None:
-    """Ask for a user and a password."""
+    """Answer with 401."""
     connection.recv(4096)
     connection.sendall(
         b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm="x"\r\nContent-Length: 0\r\n\r\n'
@@ -188,7 +188,7 @@ def test_a_repository_that_says_nothing_is_not_waited_for(forked: Forked, tmp_pa
 
 
 def test_a_repository_that_wants_a_password_is_named(forked: Forked, tmp_path: Path) -> None:
-    """A server that answers 401 is not asked twice, nobody is asked for a password, and the sentence says what it wants."""
+    """After a 401 there is no second request and no prompt for a password; the sentence says what the server wants."""
     with listening(locked) as port:
         url = f"http://127.0.0.1:{port}/ceph.git"
         finished = checkout(tmp_path / "a", url, forked.ours, forked.canonical)
@@ -286,7 +286,7 @@ def test_relative_urls_lead_to_the_canonical_neighbours_first(
     both = new_repository(theirs / "both.git")
     link(both, "deep", "./../deep.git", deep)
     shared = committed(both)
-    # The fork's neighbour of the same name has nothing of it: whoever asks it first fails.
+    # The fork's neighbour of the same name lacks the commit, so a checkout that tries it first fails.
     commit(new_repository(ours / "both.git"), "another", {"a": "b\n"})
     own_deep = commit(new_repository(ours / "own-deep.git"), "deep", {"deep.txt": "fork\n"})
     own = new_repository(ours / "own.git")

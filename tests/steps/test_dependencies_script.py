@@ -80,7 +80,7 @@ def test_what_make_check_needs_is_not_installed(form: str, value: str | None, tm
     ids=["apt-unmet", "apt-unknown", "apt-virtual", "dnf-builddep", "dnf-install", "dnf-conflict"],
 )  # fmt: skip
 def test_a_failed_dependency_is_named(said: str, named: str, tmp_path: Path) -> None:
-    """What apt or dnf could not install is in the sentence, in whatever script of the project's it failed."""
+    """The sentence names packages that apt or dnf could not install, whichever script of the project failed."""
     text = f"echo 'dpkg-checkbuilddeps: error: Unmet build dependencies: a b'\ncat <<'END'\n{said}\nEND\nexit 100"
     assert sentence(install(tmp_path, "deb", text)) == f"install-deps.sh cannot install {named}"
 
@@ -125,7 +125,7 @@ def in_a_root(directory: Path, more: str, profiles: str = "", install_deps: str 
 
 
 def test_the_real_apt_names_what_is_missing(tmp_path: Path) -> None:
-    """A build dependency that no repository has is named, and the check before the installation is not told as an error."""
+    """A build dependency that no repository has is named; the check before the installation is not the error."""
     said = in_a_root(tmp_path, ", never-there (>= 1), other-never")
     assert "FAILED: apt-get build-dep cannot install never-there (>= 1), other-never\n" in said, said
     assert "status 1\n" in said
@@ -141,7 +141,7 @@ def test_what_the_projects_own_script_could_not_install_is_named(tmp_path: Path)
 
 
 def test_build_profiles_decide_what_is_installed(tmp_path: Path) -> None:
-    """What is marked <pkg.ceph.check> is not looked for, unless DEB_BUILD_PROFILES names that profile: also beyond sudo."""
+    """Dependencies marked <pkg.ceph.check> are skipped unless DEB_BUILD_PROFILES names the profile, also through sudo."""
     more = ", never-there <pkg.ceph.check>"
     (tmp_path / "plain").mkdir()
     assert "status 0\n" in in_a_root(tmp_path / "plain", more)

@@ -1,4 +1,4 @@
-"""What a step reads from a command's output: progress, the report, and the reason of a failure."""
+"""A step reads progress, the report, and the reason of a failure from a command's output."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_reason_is_the_sentence_and_the_cause(text: str, reason: str) -> Non
 
 @pytest.mark.parametrize(("name", "line", "begin"), CAUSES, ids=[row[0] for row in CAUSES])
 def test_the_sentence_says_what_failed_and_why(name: str, line: str, begin: str) -> None:
-    """Of each log the user reads what failed, the script's own sentence if it says more than a status, and the cause."""
+    """For each log, users read what failed, the script's sentence if it says more than a status, and the cause."""
     steps: list[Script] = [Checkout("", ""), BuildDependencies(), SourceTarball(), BuildPackages()]
     [step] = [step for step in steps if begin.startswith(f"{step.what} failed: ")]
     for text in (LOGS / f"{name}.log").read_text().split("\n"):

@@ -84,7 +84,7 @@ def test_a_command_that_set_e_ends_reports_its_status() -> None:
 
 
 def test_a_script_leaves_no_temporary_files(tmp_path: Path) -> None:
-    """What a script wants removed goes when it ends, whatever its end is, and the report is made all the same."""
+    """A script removes its temporary files however it ends, and still reports."""
     for end, status in (("true", 0), ("fail no", 1), ("false", 1)):
         file, directory = tmp_path / "a b", tmp_path / "c"
         directory.mkdir()

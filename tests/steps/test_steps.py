@@ -455,7 +455,7 @@ class TestReport(StepCase):
         assert moments == [10.0]
 
     async def test_a_background_process_does_not_hold_up_the_step(self) -> None:
-        """What a script left behind keeps the output open for 10 s at most, and the script's own status counts."""
+        """A background process keeps the output open for at most 10 s, and the script's own status counts."""
         await self.ends(0, SUCCESS, "1 packages built")
 
     async def test_a_background_process_does_not_hold_up_a_failure(self) -> None:

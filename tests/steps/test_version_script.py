@@ -56,7 +56,7 @@ def test_a_tag_that_is_no_version_is_passed_over(odd: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("both", ["v19.2.0,vstart-demo", "vstart-demo,v19.2.0"])
 def test_of_two_tags_on_one_commit_the_version_decides(both: str, tmp_path: Path) -> None:
-    """Of two tags on one commit, the one that is a version decides, whichever is the later."""
+    """If a commit has two tags, the one that is a version decides, even if it is older."""
     sha1 = tagged(tmp_path, "v18.2.0", both)
     assert version(tmp_path) == f"19.2.0-1-g{sha1[:8]}"
     git(tmp_path / "src", "checkout", "--quiet", "HEAD~1")
@@ -64,7 +64,7 @@ def test_of_two_tags_on_one_commit_the_version_decides(both: str, tmp_path: Path
 
 
 def test_the_newest_version_decides(tmp_path: Path) -> None:
-    """Of several versions among the ancestors, the nearest decides; those of other branches do not count."""
+    """The nearest version among the ancestors decides; tags on other branches do not count."""
     sha1 = tagged(tmp_path, "v18.2.0", "v19.1.0+x", "v19.2.0", "v19.9.9-odd")
     git(tmp_path / "src", "checkout", "--quiet", "-b", "other", "HEAD~1")
     commit(tmp_path / "src", "other")
@@ -74,7 +74,7 @@ def test_the_newest_version_decides(tmp_path: Path) -> None:
 
 
 def test_tags_without_a_tagger_count_if_there_is_no_other(tmp_path: Path) -> None:
-    """As git describe has it for Ceph, annotated tags go before nearer ones without a tagger, which count if they are all there is."""
+    """Like git describe for Ceph: annotated tags precede nearer plain tags, which count only if there are no others."""
     sha1 = tagged(tmp_path, "v19.2.0", "~v19.2.1", "~vstart")
     assert version(tmp_path) == f"19.2.0-3-g{sha1[:8]}"
     other = tmp_path / "other"

@@ -375,7 +375,7 @@ def test_a_build_that_was_cancelled_while_nobody_could_say_that_he_waits(fake: F
 def test_packages_that_were_purged_as_soon_as_they_were_there(
     fake: FakeMaster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was published and removed before this job saw it is asked for again, with the reason."""
+    """Packages that were published and removed before this job saw them are requested again, with the reason."""
     fake.script = [BUILDING, {"state": "purged"}, {"state": "published"}]
     job = Job(fake)
 

@@ -22,7 +22,7 @@ PAGE = "http://master:8010/#/builders/3/builds/4"
 
 
 def test_a_failed_build() -> None:
-    """A failed build is told with its sentence, the cause in its log and its page, and fails the job."""
+    """A failed build fails the job, with its sentence, the cause in its log, and the URL of its page."""
     error = PackagesFailed(KEY, "make failed (2)", "a.cc:3: error: expected ';'", PAGE)
     assert str(error) == f"{KEY}: the build failed: make failed (2): a.cc:3: error: expected ';'; see {PAGE}"
     assert error.status == "fail"

@@ -1,4 +1,4 @@
-"""What an anonymous client of the web port may try in order to stop the master for everybody."""
+"""Attacks by which an anonymous client of the web port could stop the master for everybody."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a3_a_client_that_does_not_read_takes_no_memory(here: Installation) -> N
 
 
 def test_a_log_arrives_whole(here: Installation) -> None:
-    """Whoever reads at his own pace gets every line, also after a pause."""
+    """A slow reader gets every line, also after a pause."""
     number = here.long_log  # type: ignore[attr-defined]
     with requests.get(f"{here.url}api/v2/logs/{number}/raw", stream=True, timeout=60) as answer:
         lines = sum(chunk.count(b"is a line as long as") for chunk in answer.iter_content(None))
@@ -141,7 +141,7 @@ def test_a2_a_websocket_message_without_end_is_refused(here: Installation) -> No
     ids=["a4 a JSON bomb", "a5 a terabyte", "a5 a body of unknown length"],
 )
 def test_a_large_body_is_refused_before_it_is_read(here: Installation, headers: bytes, body: bytes) -> None:
-    """A body beyond 64 KiB is answered with 413 and a sentence, whoever sends it."""
+    """A body of more than 64 KiB is answered with 413 and a sentence, for users and for anonymous clients."""
     with connected(here) as client:
         with suppress(BrokenPipeError, ConnectionResetError):
             client.sendall(b"POST /api/v2/forceschedulers/packages HTTP/1.1\r\nHost: x\r\n" + headers + body)

@@ -1,4 +1,4 @@
-"""What a session of the web UI is worth once its user is gone, and what its cookie lets others do."""
+"""A session of the web UI ends with its user, and its cookie is of no use to other sites."""
 
 from __future__ import annotations
 
