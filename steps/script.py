@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 PROGRESS_INTERVAL = 1.0
 """Seconds between two updates of a step's state string, which go to every open browser."""
 
+MOST_OUTPUT = 1024**3
+"""Characters that a command may print. The database stores them all: Buildbot 4.3 has a setting logMaxSize, and nothing that
+reads it."""
+
 END_SECONDS = 10.0
 """Seconds that a command may still run after its script has reported its end."""
 
@@ -59,6 +63,8 @@ class Script(ShellMixin, BuildStep):
         self.initialStdin = f"{self.report_key}\n"
         self.output = Output(self.report_key)
         self._updated = 0.0
+        self._printed = 0
+        self._printed_too_much = False
         self._summary = ""
         self._waiting_for_end: Any = None
         self._end_forced = False
@@ -83,6 +89,10 @@ class Script(ShellMixin, BuildStep):
     def line(self, line: str, command: RemoteShellCommand) -> None:
         """Read one line of the output; show the progress at most once in PROGRESS_INTERVAL."""
         assert self.master is not None
+        self._printed += len(line) + 1
+        if self._printed > MOST_OUTPUT and not self._printed_too_much:
+            self._printed_too_much = True
+            command.interrupt(f"it printed more than {MOST_OUTPUT >> 20} MiB")
         if self.output.feed(line):
             now = self.master.reactor.seconds()
             if now - self._updated >= PROGRESS_INTERVAL:
@@ -106,7 +116,7 @@ class Script(ShellMixin, BuildStep):
         result = int(command.results())
         if self._end_forced and not self.stopped:
             result = SUCCESS if self.output.status == 0 else FAILURE
-        elif result == SUCCESS and self.output.status != 0:
+        elif (self._printed_too_much and not self.stopped) or (result == SUCCESS and self.output.status != 0):
             result = FAILURE
         self._summary = self.finish() if result == SUCCESS else self._sentence(result, command)
         return result
@@ -137,6 +147,8 @@ class Script(ShellMixin, BuildStep):
             return f"{self.what} was stopped: it took more than {_duration(self.maxTime)}"
         if result == CANCELLED:
             return f"{self.what} was cancelled"
+        if self._printed_too_much:
+            return f"{self.what} was stopped: it printed more than {MOST_OUTPUT >> 20} MiB"
         return self.failure(command.rc)
 
     def getCurrentSummary(self) -> dict[str, str]:

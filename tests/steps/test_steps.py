@@ -24,6 +24,7 @@ from twisted.trial import unittest
 from model import build_commands
 from model.package_key import PackageKey
 from model.recipes import Recipe
+from steps import script
 from steps.build import BuildDependencies, BuildPackages, SourceTarball
 from steps.prepare import AlreadyPublished, Checkout, Machine, Version
 from steps.publish import Publish, UploadPackages
@@ -462,6 +463,24 @@ class TestReport(StepCase):
         """A failed script is ended likewise, with its sentence."""
         said = "Building the packages failed: no"
         await self.ends(1, FAILURE, said, build=said)
+
+    async def test_output_without_end_is_ended(self) -> None:
+        """A command that prints more than the database should hold is stopped once, and the sentence says so."""
+        self.patch(script, "MOST_OUTPUT", 2 * 1024**2)
+        self.given(BuildPackages(), stand_in="", **self.PROPERTIES)
+        interrupted: list[bool] = []
+
+        async def look(command: Any) -> None:
+            interrupted.append(command.interrupted)
+
+        lines = ("y" * 1023 + "\n") * 1024
+        self.expect_commands(
+            shell(*self.COMMAND).stdout(lines).behavior(look).stdout(lines).stdout("y\n").behavior(look)
+            .stdout(lines).exit(-1)
+        )  # fmt: skip
+        said = "Building the packages was stopped: it printed more than 2 MiB"
+        await self.finds(FAILURE, said, build=said)
+        assert interrupted == [False, True]
 
 
 class TestUpload(StepCase):
