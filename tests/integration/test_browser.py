@@ -246,7 +246,7 @@ def test_a_stranger_reads_the_builders(stranger: Browser) -> None:
     """The targets that are on, with what they are, are there without a user."""
     stranger.builder(RPM)
     stranger.until(
-        lambda: "Ceph packages for CentOS 9, x86_64, flavor default" in stranger.text,
+        lambda: "Ceph packages for CentOS Stream 9, x86_64, flavor default" in stranger.text,
         "the builder's description",
     )
     stranger.open("/builders")
@@ -369,7 +369,7 @@ def test_the_build_says_what_it_did(stranger: Browser, built: str) -> None:
     assert said["machine"].endswith("a stand-in: debian bookworm with rpmbuild and el9 macros, for centos9")
     assert said["checkout"] == f"checked out {SHA1}"
     assert said["version"] == "version 19.2.0-3-g249a5e70"
-    assert said["packages"] == "3 packages built"
+    assert said["packages"] == "4 packages built"
     assert re.fullmatch(r"uploaded \d+ files, \d+ bytes", said["upload"])
     assert said["publish"] == "published"
 

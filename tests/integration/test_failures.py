@@ -49,7 +49,7 @@ def published(here: Installation, sha1: str) -> list[Path]:
         (tiny.Knobs(debian=False), "dependencies",
          "Installing the build dependencies failed: the commit has neither install-deps.sh nor debian/control"),
         (tiny.Knobs(install_deps="echo E: Unable to locate package libfoo; exit 100"), "dependencies",
-         "Installing the build dependencies failed: E: Unable to locate package libfoo"),
+         "Installing the build dependencies failed: install-deps.sh cannot install libfoo"),
         (tiny.Knobs(make_dist="echo tarball=elsewhere.tar.gz; echo './make-dist: line 3: wget: command not found'; exit"),
          "tarball", "instead of one: ./make-dist: line 3: wget: command not found"),
     ],
