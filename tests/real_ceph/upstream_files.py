@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".real-ceph"
-CANONICAL_MIRROR = "http://deb.debian.org/debian"
 
 FILES = (
     "bin/git-archive-all.sh",
@@ -41,6 +40,7 @@ FILES = (
 """The files of a tarball that the tests use."""
 
 _BLOCK = 1 << 20
+_NO_MIRROR = "apt's configuration names no archive of Debian; add one to the sources, then run apt-get update"
 
 
 class UpstreamError(Exception):
@@ -80,15 +80,15 @@ RELEASES = {
 
 
 def mirror() -> str:
-    """Return the Debian archive of apt's configuration, or the canonical one where apt names none."""
+    """Return the Debian archive of apt's configuration; UpstreamError if apt names none."""
     command = ["apt-get", "indextargets", "--format=$(ORIGIN)\t$(LABEL)\t$(REPO_URI)"]
     if shutil.which(command[0]) is None:
-        return CANONICAL_MIRROR
+        raise UpstreamError(_NO_MIRROR)
     listed = subprocess.run(command, check=False, capture_output=True, text=True)
     try:
         return pick_mirror(listed.stdout)
     except RealCephError:
-        return CANONICAL_MIRROR
+        raise UpstreamError(_NO_MIRROR) from None
 
 
 def fetch(

@@ -25,7 +25,7 @@ UNREACHABLE = (
 
 # A log; the line of it that a person would point at; how the sentence begins that ends with this line.
 CAUSES = [
-    ("apt-no-network", "E: Failed to fetch http://deb.debian.org/debian/pool/main/b/boost1.74/libboost-atomic1.74-dev_1.74.0%2bds1-21_amd64.deb  Temporary failure resolving 'deb.debian.org'", DEPENDENCIES),
+    ("apt-no-network", "E: Failed to fetch http://mirror.example.org/debian/pool/main/b/boost1.74/libboost-atomic1.74-dev_1.74.0%2bds1-21_amd64.deb  Temporary failure resolving 'mirror.example.org'", DEPENDENCIES),
     ("apt-unmet-dependency", "ceph-build-deps : Depends: libfmt-dev (>= 9.1) but it is not installable", DEPENDENCIES),
     ("checkbuilddeps-unmet", "dpkg-checkbuilddeps: error: Unmet build dependencies: libutf8proc-dev (>= 2.2.0) python3-prettytable", PACKAGES),
     ("checks-after-success", "", f"{PACKAGES}debian/control names ceph-test, but the build made no such deb"),
