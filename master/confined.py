@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.threads import deferToThreadPool
+from twisted.python import log
 
 from workers.processes import run
 
@@ -37,6 +39,9 @@ Set twice, because the kernel clears it when the program becomes nobody."""
 
 _ELSEWHERE = 'mount --bind "$1" /mnt && cd /mnt && shift && exec "$@"'
 """Mounts one directory at /mnt. The user nobody may not search the path to staging, which apt-ftparchive does."""
+
+
+_PASSING = re.compile("temporarily unavailable|Cannot allocate memory")
 
 
 class Confined:
@@ -91,14 +96,24 @@ class Confined:
         raise ValueError(f"{command[0]} ended with status {finished.status}{said}")
 
     async def _allowed(self) -> list[str]:
-        """Return the `unshare` command with as many namespaces as this machine allows; [] for none."""
+        """Return the `unshare` command with as many namespaces as this machine allows; [] for none.
+
+        ValueError if it is too busy to say: what is returned holds until the master stops.
+        """
         for namespaces in (("--mount", *_ALONE), ("--user", "--map-current-user", *_ALONE)):
             if "--mount" in namespaces and os.geteuid() != 0:
                 continue
             command = ["unshare", *namespaces]
             environment = {"PATH": os.environ.get("PATH", os.defpath)}
-            if (await run(self._reactor, [*command, "true"], environment, 60)).status == 0:
+            finished = await run(self._reactor, [*command, "true"], environment, 60)
+            if finished.status == 0:
                 return command
+            if finished.status is None or finished.status < 0 or _PASSING.search(finished.errors):
+                said = f": {finished.errors.strip()[:300]}" if finished.errors.strip() else ""
+                raise ValueError(
+                    f"whether this machine allows namespaces could not be found out{said}; request it again"
+                )
+        log.msg("this machine allows no namespaces: programs that read uploads run with limits only")
         return []
 
 

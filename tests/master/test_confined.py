@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from master import confined
 from master.confined import Confined, give
 from tests.patience import until
 from tests.reactor import finish
+from workers.processes import Finished
 
 
 def run(directory: Path, *command: str, **environment: str) -> str:
@@ -171,6 +173,35 @@ def test_another_user_than_root_has_no_network_either() -> None:
     assert f"CapEff:\t{'0' * 16}" in text
     assert "NoNewPrivs:\t1" in text
     assert re.findall(r"^ *(\w+): ", text, re.MULTILINE) == ["lo"]
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [Finished(None, b"", ""), Finished(1, b"", "unshare: fork failed: Resource temporarily unavailable\n")],
+)
+def test_a_machine_that_is_busy_for_once_confines_all_the_same(
+    busy: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a refusal means that there are no namespaces; otherwise nothing runs, and the next publication looks again."""
+    real = confined.run
+    answers = [busy]
+
+    async def look(*arguments: Any) -> Finished:
+        return answers.pop() if answers else await real(*arguments)
+
+    monkeypatch.setattr(confined, "run", look)
+
+    async def twice(reactor: Any) -> tuple[str, bytes]:
+        mine = Confined(reactor)
+        try:
+            await mine.run(tmp_path, ["true"])
+        except ValueError as error:
+            return str(error), await mine.run(tmp_path, ["readlink", "/proc/self/ns/net"])
+        return "", b""
+
+    said, network = finish(twice)
+    assert said.startswith("whether this machine allows namespaces could not be found out")
+    assert network.decode().strip() not in ("", os.readlink("/proc/self/ns/net"))
 
 
 def test_without_namespaces_the_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
