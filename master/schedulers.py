@@ -227,6 +227,10 @@ class PackagesScheduler(ForceScheduler):
             on = ", ".join(self._targets)
             sentence = f"{values['package_key']} cannot be built: its target is off; there are {on}"
             raise BadJsonRpc2(sentence, JSONRPC_CODES["invalid_request"])
+        try:
+            self._policy.check(values["git_url"])
+        except ValueError as error:  # It was allowed when the build was requested.
+            raise BadJsonRpc2({"git_url": str(error)}, JSONRPC_CODES["invalid_params"]) from None
         key = PackageKey.from_string(values["package_key"])
         sizes = {name: stored[name][0] for name in SIZES if name in stored}
         ask = Ask(key, values["git_url"], values["ref"], str(args["owner"]), "rebuild", sizes=sizes)
