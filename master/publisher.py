@@ -87,7 +87,7 @@ class PublishedTree:
     def link(self, key: PackageKey, refs: Sequence[str]) -> None:
         """Point the links of refs at a published package_key; an older link is replaced at once."""
         for ref in refs:
-            link, wanted = self.tree / layout.ref_path(key.target, ref), layout.ref_link(key, ref)
+            link, wanted = self.tree / layout.ref_path(key.target, ref), layout.ref_link(key.sha1, ref)
             with suppress(OSError):  # There is none, or a purge has just removed it.
                 if os.readlink(link) == wanted:
                     continue

@@ -139,7 +139,7 @@ class Purge:
                 link = Path(parent, name)
                 ref = str(link.relative_to(top))
                 with suppress(OSError):  # It is no link, or is gone.
-                    if os.readlink(link) == _link(key, ref):
+                    if os.readlink(link) == layout.ref_link(key.sha1, ref):
                         yield ref
 
     def _unlink(self, key: Key, ref: str, aside: Path) -> None:
@@ -152,7 +152,7 @@ class Purge:
             link.rename(aside / "link")
         except FileNotFoundError:
             return
-        if os.readlink(aside / "link") != _link(key, ref) and not os.path.lexists(link):
+        if os.readlink(aside / "link") != layout.ref_link(key.sha1, ref) and not os.path.lexists(link):
             (aside / "link").rename(link)
             return
         for parent in link.relative_to(self._tree / key.target / "ref").parents:
@@ -160,10 +160,6 @@ class Purge:
                 (self._tree / key.target / "ref" / parent).rmdir()
             except OSError:
                 return  # It holds other links.
-
-
-def _link(key: Key, ref: str) -> str:
-    return "../" * (ref.count("/") + 1) + f"sha1/{key.sha1}"
 
 
 def _days(text: str) -> float:

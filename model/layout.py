@@ -30,9 +30,9 @@ def ref_path(target: Target, ref: str) -> str:
     return f"{target.name}/ref/{ref}"
 
 
-def ref_link(key: PackageKey, ref: str) -> str:
-    """Give what the link of a ref holds: the way from it to the directory of the package_key."""
-    return "../" * (ref.count("/") + 1) + f"sha1/{key.sha1}"
+def ref_link(sha1: str, ref: str) -> str:
+    """Return what the link of a ref holds: the way from it to the directory of the same target's sha1."""
+    return "../" * (ref.count("/") + 1) + f"sha1/{sha1}"
 
 
 def url(base: str, path: str) -> str:

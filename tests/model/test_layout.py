@@ -44,7 +44,7 @@ def test_a_key_has_one_directory() -> None:
 def test_a_ref_is_a_link_with_its_slashes(ref: str, path: str, link: str, tmp_path: Path) -> None:
     """A ref's link keeps the ref's slashes, is relative, and leads to the key's directory."""
     assert layout.ref_path(DEB.target, ref) == path
-    assert layout.ref_link(DEB, ref) == link
+    assert layout.ref_link(DEB.sha1, ref) == link
     directory = tmp_path / layout.sha1_path(DEB)
     directory.mkdir(parents=True)
     (tmp_path / path).parent.mkdir(parents=True)
