@@ -96,7 +96,7 @@ def test_trixie_packages_of_the_shaped_input_on_this_machine(here: Installation)
     assert "Debian GNU/Linux 13 (trixie)" in steps["machine"]["state_string"]
     assert "a stand-in" not in steps["machine"]["state_string"]
     directory = here.packages / TRIXIE / "sha1" / made.head_sha1
-    assert (directory / "version").read_text() == f"19.2.0-3-g{made.head_sha1[:8]}-1bookworm\n"
+    assert (directory / "version").read_text() == f"19.2.0-3-g{made.head_sha1[:8]}-1trixie\n"
     assert "Codename: trixie" in (directory / "dists/trixie/Release").read_text()
     assert "Setting up ceph-build-deps" in here.log(build, "dependencies")
     assert (before, packages) == (of_root(roots.path(root)), status.read_bytes())
