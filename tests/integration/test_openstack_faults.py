@@ -44,11 +44,11 @@ NOBODY = "11111111-2222-3333-4444-555555555555"
 WRONG: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     # what is wrong -> the target that shows it, settings of its cloud, changes of clouds.yaml, what the page says
     "image": (
-        "ceph-deb-focal-x86_64-default", {"images": {"*": "no-such"}}, {},
+        "ceph-deb-resolute-x86_64-default", {"images": {"*": "no-such"}}, {},
         r"setting `images`: 'no-such' is not there, or not active",
     ),
     "image id": (
-        "ceph-deb-focal-x86_64-debug", {"images": {"*": NOBODY}}, {},
+        "ceph-deb-resolute-x86_64-debug", {"images": {"*": NOBODY}}, {},
         rf"setting `images`: '{NOBODY}' is not there, or not active",
     ),
     "nova_flavor": (
@@ -77,11 +77,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         r"setting `security_groups`: .*no-such",
     ),
     "availability zone": (
-        "ceph-deb-focal-aarch64-default", {"availability_zone": "no-such"}, {},
+        "ceph-deb-resolute-aarch64-default", {"availability_zone": "no-such"}, {},
         r"setting `availability_zone`: The requested availability zone is not available",
     ),
     "scheduler hints": (
-        "ceph-deb-focal-aarch64-debug", {"scheduler_hints": {"group": NOBODY}}, {},
+        "ceph-deb-resolute-aarch64-debug", {"scheduler_hints": {"group": NOBODY}}, {},
         rf"setting `scheduler_hints`: .*{NOBODY} could not be found",
     ),
     "floating ip": (
