@@ -295,7 +295,7 @@ STORM = (
     ({"how": "fail", "status": 409}, r"in conflict with something else \(409: the lab was told to fail\)"),
     ({"how": "lose"}, r"it did not answer: \S+/servers: (Connection reset by peer|Remote end closed)"),
     ({"how": "reset"}, r"it did not answer: \S+/servers: (Connection reset by peer|Remote end closed)"),
-    ({"how": "stall", "seconds": 8}, r"it did not answer: Request to \S+/servers timed out"),
+    ({"how": "stall", "seconds": 20}, r"it did not answer: Request to \S+/servers timed out"),
     (
         {
             "how": "fail", "status": 403,
