@@ -53,7 +53,7 @@ openstack-vm-test: .venv/installed-dev  ## build packages in a real virtual mach
 	@$(SUDO) $(PYTHON) -m lab install
 	@$(SUDO) $(PYTHON) -m tests.vm
 
-real-ceph-test: .venv/installed-dev  ## run Ceph's own install-deps.sh, make-dist and ceph.spec.in through the product; half an hour
+real-ceph-test: .venv/installed-dev  ## run Ceph's own install-deps.sh, make-dist and ceph.spec.in through the product; 20 minutes
 	@$(SUDO) $(PYTHON) -m tests.real_ceph
 
 lint: .venv/installed-dev  ## only lint, types and shellcheck
