@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -76,6 +77,8 @@ def start(settings_file: Path, settings: Settings) -> str:
     """Start the master unless it runs, and wait until it answers."""
     if running(settings):
         return f"the master runs already: {settings.www.url}"
+    if taken := taken_ports(settings):
+        raise ControlError("\n".join(taken))
     prepare(settings_file, settings)
     (settings.state / "twistd.pid").unlink(missing_ok=True)
     log = settings.state / "twistd.log"
@@ -93,6 +96,27 @@ def start(settings_file: Path, settings: Settings) -> str:
                 break
         time.sleep(0.2)
     raise ControlError(f"the master did not start; its log: {log}")
+
+
+def taken_ports(settings: Settings) -> list[str]:
+    """Return a sentence for each port of the settings that another program listens on, or that cannot be had."""
+    sentences = []
+    for name, where in (
+        ("www", settings.www),
+        ("packages", settings.packages),
+        ("workers", settings.workers),
+    ):
+        with socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET) as probe:
+            # As Twisted does: a connection that has just ended does not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((where.host, where.port))
+            except OSError as error:
+                sentences.append(
+                    f"{name}.port: {where.host}:{where.port} cannot be used: {error.strerror}."
+                    f" End what uses it, or set another {name}.port."
+                )
+    return sentences
 
 
 def stop(settings: Settings) -> str:
