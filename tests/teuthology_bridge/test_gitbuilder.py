@@ -22,7 +22,6 @@ CHECKOUT = Path(__file__).parents[2]
 
 OURS = {
     "ceph-deb-bookworm-x86_64-default",
-    "ceph-deb-focal-x86_64-default",
     "ceph-deb-jammy-x86_64-debug",
     "ceph-deb-jammy-x86_64-default",
     "ceph-deb-noble-x86_64-default",

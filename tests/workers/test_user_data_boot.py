@@ -329,7 +329,7 @@ done
             "dnf",
             "dnf",
             [
-                "dnf -q -y --setopt=install_weak_deps=False --setopt=retries=10 install bzip2 ca-certificates cmake"
+                "dnf -q -y --setopt=install_weak_deps=False --setopt=retries=10 install /usr/bin/curl bzip2 ca-certificates cmake"
             ],
         ),
         (
