@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.integration.harness import Installation
 
 RUNS = 5
-BAR = 1.15
+BAR = 1.10
 
 PHASES = {
     "start": ("before the steps", "worker_preparation", "look", "machine"),
