@@ -46,7 +46,7 @@ class PackagesScheduler(ForceScheduler):
     compare_attrs = ("git", "git_urls")
 
     def checkConfig(self, *, git: Git, git_urls: dict[str, str], **kwargs: Any) -> None:  # type: ignore[override]
-        """Take the git settings and each project's URL besides what a ForceScheduler takes."""
+        """Accept the git settings and each project's URL besides a ForceScheduler's own arguments."""
         super().checkConfig(**kwargs)
         self.git, self.git_urls = git, git_urls
 

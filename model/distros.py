@@ -20,7 +20,7 @@ class Dist:
     distro: str
     version: str
     dist_release: str = ""
-    """What `%{dist}` gives without its dot, for rpms; empty for debs."""
+    """The value of `%{dist}` without its dot, for rpms; empty for debs."""
     untested: str = ""
     """The part that was never run, in words; empty if the tests build packages on the distribution."""
     flavors_built: tuple[str, ...] = ()

@@ -76,13 +76,13 @@ def test_the_model_stands_on_the_standard_library(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules("steps"), ids=lambda path: path.name)
 def test_steps_know_the_model_only(path: Path) -> None:
-    """Of ours, steps import `model` and each other: neither the master's assembly nor workers."""
+    """Steps import, of our packages, only `model` and each other: neither the master's assembly nor workers."""
     assert strangers(path, "model", "steps") == set()
 
 
 @pytest.mark.parametrize("path", modules("workers"), ids=lambda path: path.name)
 def test_workers_know_the_model_only(path: Path) -> None:
-    """Of ours, workers import `model` and each other: neither the master's assembly nor steps."""
+    """Workers import, of our packages, only `model` and each other: neither the master's assembly nor steps."""
     assert strangers(path, "model", "workers") == set()
 
 

@@ -73,7 +73,7 @@ def test_what_is_accepted_has_each_field_once(index: bytes) -> None:
 
 
 def test_a_long_field_is_read_line_by_line() -> None:
-    """Whoever wrote the control file, the time that reading takes grows with its length, not with its square."""
+    """The time to read a control file grows with its length, not with the square of it, also for a hostile one."""
     before = time.thread_time()
     [stanza] = stanzas(
         b"Package: a\nDescription: one\n" + b" two two two two two two two two two two\n" * 60_000

@@ -62,7 +62,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 
 def quiet(line: str) -> None:
-    """Take a line of progress."""
+    """Print nothing."""
 
 
 def test_only_the_files_that_the_tests_use_are_kept(archive: Archive, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ CAUSES = [
     ("make-no-rule", "make[3]: *** No rule to make target '../src/isa-l/erasure_code/ec_multibinary.asm.s', needed by 'src/erasure-code/isa/ec_multibinary.asm.o'.  Stop.", PACKAGES),
     ("ninja-nested-try", "../src/common/TrackedOp.cc:233:1: error: no return statement in function returning non-void [-Werror=return-type]", PACKAGES),
     ("no-space-left", "dpkg-deb: error: writing to '../ceph-osd-dbg_19.2.0-3-g73e2fc59-1_amd64.deb' failed: No space left on device", PACKAGES),
-    ("npm-no-network", "npm ERR! network request to https://registry.npmjs.org/@angular%2fcli failed, reason: getaddrinfo ENOTFOUND registry.npmjs.org", TARBALL),
+    ("npm-no-network", "npm ERR! network request to https://npm.example.org/@angular%2fcli failed, reason: getaddrinfo ENOTFOUND npm.example.org", TARBALL),
     ("out-of-memory", "c++: fatal error: Killed signal terminated program cc1plus", PACKAGES),
     ("pip-metadata", "AttributeError: cython_sources", PACKAGES),
     ("pip-no-network", "ERROR: Could not find a version that satisfies the requirement nodeenv (from versions: none)", PACKAGES),

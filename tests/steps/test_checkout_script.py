@@ -155,7 +155,7 @@ def test_only_network_protocols_are_spoken(scheme: str, tmp_path: Path) -> None:
 
 
 def silent(connection: socket.socket, _: int) -> None:
-    """Take what is sent, and answer nothing."""
+    """Accept what is sent, and answer nothing."""
     while connection.recv(4096):
         pass
 

@@ -155,7 +155,7 @@ def test_build_profiles_decide_what_is_installed(tmp_path: Path) -> None:
     [("deb", "debian/control", "apt-get update"), ("rpm", "tiny.spec", "dnf builddep -y --spec ")],
 )
 def test_the_time_limit_is_below_sudo(pkg_type: str, project: str, command: str, tmp_path: Path) -> None:
-    """What runs as root is stopped by root: a signal of the build's user would not reach it."""
+    """Only root stops a process of root: a signal of the build's user would not reach it."""
     (tmp_path / "src" / project).parent.mkdir(parents=True)
     (tmp_path / "src" / project).touch()
     path = tool(tmp_path / "bin", "sudo", 'echo "as root: $*"')
