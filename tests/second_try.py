@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,9 @@ from xml.etree import ElementTree as ET
 
 MOST = 3
 """Modules that may fail by chance: what breaks more than that is broken."""
+
+LONGEST = float(os.environ.get("TESTS_LONGEST", "4200"))
+"""Seconds after which pytest is interrupted, so that it still reports what failed before CI ends everything unreported."""
 
 SIDE_BY_SIDE = (
     "--numprocesses", str(min(4, len(os.sched_getaffinity(0)))), "--dist", "loadfile", "--no-loadscope-reorder",
@@ -57,7 +61,17 @@ def _failed(report: Path) -> list[tuple[str, str]]:
 def _pytest(arguments: list[str]) -> int:
     command = [sys.executable, "-m", "pytest", *arguments]
     print(f"== {shlex.join(command[1:])}", flush=True)
-    return subprocess.run(command).returncode
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            print(f"== not done after {LONGEST:.0f} s: interrupted", flush=True)
+            process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait() or 1
 
 
 if __name__ == "__main__":

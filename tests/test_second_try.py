@@ -17,6 +17,19 @@ FAILS = """
 def test_fails():
     raise AssertionError("as ever")
 """
+HANGS = """
+import time
+
+def test_fails_before():
+    raise AssertionError("before the one that hangs")
+
+def test_hangs():
+    while True:
+        try:
+            time.sleep(600)
+        except Exception:
+            pass
+"""
 FAILS_ONCE = """
 from pathlib import Path
 
@@ -31,14 +44,14 @@ def test_fails_once():
 """
 
 
-def tried(directory: Path, **modules: str) -> subprocess.CompletedProcess[str]:
+def tried(directory: Path, longest: int = 300, **modules: str) -> subprocess.CompletedProcess[str]:
     """Run modules of tests in a directory as the gate does."""
     (directory / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")
     for name, text in modules.items():
         (directory / f"{name}.py").write_text(text.replace("MODULE", name))
     return subprocess.run(
         [sys.executable, "-m", "tests.second_try"],
-        cwd=directory, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True,
+        cwd=directory, env={**os.environ, "PYTHONPATH": str(CHECKOUT), "TESTS_LONGEST": str(longest)}, capture_output=True, text=True,
     )  # fmt: skip
 
 
@@ -92,3 +105,11 @@ def test_an_interrupted_run_is_not_tried_again(tmp_path: Path) -> None:
     )
     assert said.returncode not in {0, 1}, said.stdout
     assert "a second try" not in said.stdout
+
+
+def test_a_hanging_run_ends_with_a_report(tmp_path: Path) -> None:
+    """Failures before the hang are printed, and the status is not 0."""
+    result = tried(tmp_path, longest=15, test_hanging=HANGS)
+    assert result.returncode != 0
+    assert "== not done after 15 s: interrupted" in result.stdout
+    assert "FAILED test_hanging.py::test_fails_before" in result.stdout

@@ -152,7 +152,7 @@ def test_no_secret_is_in_the_image(prepared: tuple[Images, str, str]) -> None:
     changes = made.lab.directory / "snapshots" / image_id / "changes"
     assert (changes / "opt/dependency").exists()
     assert (changes / "var/lib/buildpackages/mirror.git/packed-refs").is_file()
-    found = subprocess.run(["grep", "-rlaF", password, changes], capture_output=True, text=True)
+    found = subprocess.run(["grep", "-rlaF", "-e", password, changes], capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (1, "")
     assert not (changes / "var/lib/cloud/instance").is_dir()
     assert list((changes / "home/build").glob("*")) == []
