@@ -12,7 +12,8 @@ from master.publisher import PublishedTree, Publisher
 from master.shaman_builds import builds
 from master.uploads import Uploads
 from master.waiting import Waiting
-from master.workers import configure, meet, provider
+from master.workers import configure, meet, protocols, provider
+from master.workers_port import WorkersPort
 from workers.reaper import Reaper
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def services(settings: Settings) -> list[BuildbotService]:
     uploads = Uploads(packages.staging)
     return [
         InForce(settings=settings),
+        WorkersPort(endpoint=protocols(settings)["pb"]["port"]),
         Index(),
         Waiting(),
         Reaper(provider=provider(settings), configure=configure(settings)),

@@ -151,7 +151,15 @@ def test_doors_are_where_settings_say(tmp_path: Path) -> None:
 
 def test_services_and_workers(few: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     """The master has the publisher, the package server and the reaper, and as many slots as may build at once, usable by every builder."""
-    assert few["services"] == ["in_force", "index", "packages", "publisher", "reaper", "waiting"]
+    assert few["services"] == [
+        "in_force",
+        "index",
+        "packages",
+        "publisher",
+        "reaper",
+        "waiting",
+        "workers_port",
+    ]
     assert few["workers"] == ["local-1", "local-2"]
     assert [one["workers"] for one in few["builders"]] == [["local-1", "local-2"]] * 2
 
