@@ -192,6 +192,7 @@ def _publish(directory: Path, source: Path, key: PackageKey, names: Sequence[str
 
 def serve(directory: Path, key: PackageKey) -> None:
     """Run package server and publisher; publish what was uploaded, once standard input says so."""
+    from buildbot.mq.simple import SimpleMQ
     from buildbot.util.service import MasterService
     from twisted.internet import reactor, stdio
     from twisted.internet.defer import ensureDeferred
@@ -254,12 +255,14 @@ def serve(directory: Path, key: PackageKey) -> None:
     async def begin() -> None:
         master: Any = MasterService()
         master.reactor = reactor
+        master.mq = SimpleMQ()
+        await master.mq.setServiceParent(master)
         await publisher.setServiceParent(master)
         await server.setServiceParent(master)
         await master.startService()
         loop.addSystemEventTrigger("before", "shutdown", master.stopService)
         control = Control()
-        control.upload = await publisher.open_upload(key)
+        control.upload = await publisher.open_upload(key, 1)
         stdio.StandardIO(control)
         control.say(url=f"http://127.0.0.1:{server.port}/", token=control.upload.token)
 

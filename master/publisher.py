@@ -146,6 +146,8 @@ class Publisher(BuildbotService):
             self._tree = tree
             self._uploads = uploads
             self._state = state
+            self._upload_of: dict[int, Upload] = {}
+            self._ends: Any = None
 
     @async_to_deferred
     async def startService(self) -> None:
@@ -168,10 +170,13 @@ class Publisher(BuildbotService):
         for key, ref in self._last_resolved.all(self._targets):
             if await deferToThread(self._tree.record, key):
                 await deferToThread(self._tree.link, key, [ref])
+        self._ends = await self.master.mq.startConsuming(self._build_ended, ("builds", None, "finished"))
 
     @async_to_deferred
     async def stopService(self) -> None:
         """End gpg's agent."""
+        if self._ends is not None:
+            self._ends.stopConsuming()
         await super().stopService()
         await self._key.stop()
 
@@ -208,11 +213,23 @@ class Publisher(BuildbotService):
         if await self.published(key):
             await deferToThread(self._tree.link, key, [ref])
 
-    async def open_upload(self, key: PackageKey) -> Upload:
-        """Give a place to upload to; an earlier upload of the same key is over."""
+    async def open_upload(self, key: PackageKey, build_id: int) -> Upload:
+        """Return a place to upload to, closed when the build ends. An earlier upload of the same key is closed now."""
         for upload in self._uploads.of_key(key):
             await self.close_upload(upload)
-        return self._uploads.open(key)
+        self._upload_of[build_id] = upload = self._uploads.open(key)
+        return upload
+
+    def upload_of(self, build_id: int) -> Upload | None:
+        """Return the upload that a running build has opened, or None."""
+        return self._upload_of.get(build_id)
+
+    @async_to_deferred
+    async def _build_ended(self, _: Any, build: dict[str, Any]) -> None:
+        """Close the build's upload: Buildbot does not run the step `publish` of a build whose worker is gone."""
+        upload = self._upload_of.pop(build["buildid"], None)
+        if upload is not None:
+            await self.close_upload(upload)
 
     async def close_upload(self, upload: Upload) -> None:
         """Forget the token, and whatever was uploaded and not published."""

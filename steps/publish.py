@@ -27,8 +27,11 @@ class Publisher(Protocol):
     async def published_url(self, key: str) -> str:
         """Give where the package_key is published, or nothing."""
 
-    async def open_upload(self, key: PackageKey) -> Upload:
-        """Give a place to upload to, with a token that is good for this key only."""
+    async def open_upload(self, key: PackageKey, build_id: int) -> Upload:
+        """Return a place to upload to, with a token for this key. It is closed when the build ends."""
+
+    def upload_of(self, build_id: int) -> Upload | None:
+        """Return the open upload of a build."""
 
     async def close_upload(self, upload: Upload) -> None:
         """Forget the token, and whatever was uploaded and not published."""
@@ -66,9 +69,8 @@ class UploadPackages(Script):
 
     async def run(self) -> int:
         """Open the upload, and leave it open for the step that publishes."""
-        publisher = _publisher(self)
-        build: Any = self.build
-        build.upload = self._upload = await publisher.open_upload(self.key)
+        assert self.build is not None
+        self._upload = await _publisher(self).open_upload(self.key, self.build.buildid)
         return await super().run()
 
     def finish(self) -> str:
@@ -88,11 +90,11 @@ class Publish(BuildStep):
         """Make the repository on the master, verify and sign it. The sentence of a refusal becomes the build's."""
         assert self.build is not None
         assert self.master is not None
-        upload: Upload | None = getattr(self.build, "upload", None)
+        publisher = _publisher(self)
+        upload = publisher.upload_of(self.build.buildid)
         if upload is None:
             self.descriptionDone = "nothing was uploaded"
             return int(SUCCESS)
-        publisher = _publisher(self)
         try:
             if self.build.results != SUCCESS:
                 self.descriptionDone = "nothing is published of a failed build"

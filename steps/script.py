@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from buildbot.process.buildstep import BuildStep, ShellMixin
 from buildbot.process.logobserver import LogLineObserver
 from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, statusToString
+from twisted.internet.defer import ensureDeferred
+from twisted.python import log
 
 from model.package_key import PackageKey
 from steps.output import Output
@@ -26,6 +29,9 @@ reads it."""
 
 END_SECONDS = 10.0
 """Seconds that a command may still run after its script has reported its end."""
+
+GRACE_SECONDS = 30.0
+"""Seconds that a worker has to end a command that exceeds a limit, before the master ends the build."""
 
 
 class _Reader(LogLineObserver):
@@ -53,7 +59,10 @@ class Script(ShellMixin, BuildStep):
     """The step's action, such as "building the packages": the state string, and the beginning of a failure's sentence."""
 
     def __init__(self, silence: int = 3600, max_seconds: int = 43200, **kwargs: Any) -> None:
-        """Stop the command after `silence` seconds without output, and after `max_seconds` in all."""
+        """Stop the command after `silence` seconds without output, and `max_seconds` after the build's first script began.
+
+        The worker keeps both limits. It is a process of the build, which can stop it, so the master keeps them as well.
+        """
         kwargs = self.setupShellMixin(
             {"timeout": silence, "maxTime": max_seconds, "logEnviron": False, **kwargs},
             prohibitArgs=["command"],
@@ -68,6 +77,8 @@ class Script(ShellMixin, BuildStep):
         self._summary = ""
         self._waiting_for_end: Any = None
         self._end_forced = False
+        self._limit: Any = None
+        self._whole_build = max_seconds
 
     @property
     def key(self) -> PackageKey:
@@ -104,22 +115,64 @@ class Script(ShellMixin, BuildStep):
     async def run(self) -> int:
         """Run the command on the worker."""
         self.updateSummary()
+        ends_at = self._ends_at()
+        now = self._now()
+        self.maxTime = max(1, ceil(ends_at - now))
         command = await self.makeRemoteShellCommand(
             command=self.compose(), env=self.environment(), collectStdout=False
         )
         self.addLogObserver("stdio", _Reader(self, command))
+        self._watch(now, ends_at)
         try:
             await self.runCommand(command)
         finally:
-            if self._waiting_for_end is not None and self._waiting_for_end.active():
-                self._waiting_for_end.cancel()
+            for timer in (self._waiting_for_end, self._limit):
+                if timer is not None and timer.active():
+                    timer.cancel()
         result = int(command.results())
         if self._end_forced and not self.stopped:
             result = SUCCESS if self.output.status == 0 else FAILURE
         elif (self._printed_too_much and not self.stopped) or (result == SUCCESS and self.output.status != 0):
             result = FAILURE
-        self._summary = self.finish() if result == SUCCESS else self._sentence(result, command)
+        if result == SUCCESS:
+            self._summary = self.finish()
+        elif not self._summary:
+            self._summary = self._sentence(result, command)
         return result
+
+    def _ends_at(self) -> float:
+        """Return when the whole build must have ended, in seconds of the epoch; its first script sets that."""
+        if not self.hasProperty("ends_at"):
+            self.setProperty("ends_at", self._now() + self._whole_build, "limit")
+        return float(self.getProperty("ends_at"))
+
+    def _watch(self, began: float, ends_at: float) -> None:
+        """End the build when a limit has passed by GRACE_SECONDS; look again when the next one may have."""
+        assert self.master is not None
+        now = self._now()
+        heard = max(began, self.worker.lastMessageReceived)
+        silent_at, late_at = heard + self.timeout + GRACE_SECONDS, ends_at + GRACE_SECONDS
+        if now < min(silent_at, late_at):
+            wait = min(silent_at, late_at) - now
+            self._limit = self.master.reactor.callLater(wait, self._watch, began, ends_at)
+            return
+        self._summary = self._late() if late_at <= now else self._silent()
+        ending = ensureDeferred(self._end_build(self._summary))
+        ending.addErrback(lambda failure: log.err(failure, "while ending a build that exceeded a limit"))
+
+    def _now(self) -> float:
+        assert self.master is not None
+        return float(self.master.reactor.seconds())
+
+    async def _end_build(self, sentence: str) -> None:
+        assert self.build is not None
+        await self.build.stopBuild(sentence, FAILURE)
+
+    def _silent(self) -> str:
+        return f"{self.what} was stopped: no output for {_duration(self.timeout)}"
+
+    def _late(self) -> str:
+        return f"{self.what} was stopped: the build took more than {_duration(self._whole_build)}"
 
     def _force_end(self, command: RemoteShellCommand) -> None:
         """End a command whose script has ended: a background process may keep its output open.
@@ -142,9 +195,9 @@ class Script(ShellMixin, BuildStep):
 
     def _sentence(self, result: int, command: RemoteShellCommand) -> str:
         if command.remote_failure_reason == "timeout_without_output":
-            return f"{self.what} was stopped: no output for {_duration(self.timeout)}"
+            return self._silent()
         if command.remote_failure_reason == "timeout":
-            return f"{self.what} was stopped: it took more than {_duration(self.maxTime)}"
+            return self._late()
         if result == CANCELLED:
             return f"{self.what} was cancelled"
         if self._printed_too_much:

@@ -10,7 +10,7 @@ from buildbot.interfaces import (
     LatentWorkerFailedToSubstantiate,
 )
 from buildbot.process.build import Build
-from buildbot.process.results import CANCELLED, EXCEPTION, RETRY, worst_status
+from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, worst_status
 from buildbot.util import Notifier
 from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.latent import AbstractLatentWorker, States
@@ -40,6 +40,7 @@ class OneBuild(Build):
     no_machine = ""
     _parting: Any = None
     _master_stops = False
+    _limit_exceeded = ""
 
     @async_to_deferred
     async def startBuild(self, workerforbuilder: Any) -> None:
@@ -54,9 +55,13 @@ class OneBuild(Build):
 
         If the master stops, which is when a build is to be tried again, at once: there are seconds in which to see
         the machine's end, and the worker's answer is of no use. Otherwise after ANSWER_SECONDS.
+
+        A step stops its build with the result FAILURE when the build exceeds a limit; `reason` becomes the build's sentence.
         """
         if self.finished:
             return
+        if results == FAILURE:
+            self._limit_exceeded = reason
         if results == RETRY:
             # Both before all else: the machines need the longest to go, and the build may end within the next call.
             self._master_stops = True
@@ -86,6 +91,9 @@ class OneBuild(Build):
                 self._parting.cancel()
             if results == RETRY:
                 text, results = ["cancelled", f"({self.stopped_reason})"], CANCELLED
+        if self._limit_exceeded:
+            text, results = [self._limit_exceeded], FAILURE
+            self.results = results
         if text[:1] == ["failed"] and len(text) > 1:
             text = text[1:]  # The step's sentence already names it.
         if self.no_machine and results in (EXCEPTION, RETRY):
@@ -314,21 +322,23 @@ class OneBuildWorker(AbstractLatentWorker):
 
     @async_to_deferred
     async def stop_instance(self, fast: bool = False) -> bool:
-        """End the machine, or the making of one, and make the password worthless."""
+        """End the machine, or the making of one, and then make the password worthless: nothing else may delay the end."""
         starting, self._starting = self._starting, None
         machine, self._machine = self._machine, None
         boot, self._boot = self._boot, None
         if starting is not None:
             starting.addErrback(lambda failure: failure.trap(CancelledError))
             starting.cancel()
-        await self.change_password()
-        if machine is not None:
-            await machine.stop()
-            log.msg(f"{self.name}: {machine.description} is ended")
+        try:
+            if machine is not None:
+                await machine.stop()
+                log.msg(f"{self.name}: {machine.description} is ended")
+        finally:
             # Whatever the build has left there, as a worker that was made to stand still, must not hold the slot.
             self.part()
-        if boot is not None:
-            await boot.close()
+            await self.change_password()
+            if boot is not None:
+                await boot.close()
         return True
 
     def end_machine(self) -> None:

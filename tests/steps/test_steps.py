@@ -28,6 +28,7 @@ from steps import script
 from steps.build import BuildDependencies, BuildPackages, SourceTarball
 from steps.prepare import AlreadyPublished, Checkout, Machine, Version
 from steps.publish import Publish, UploadPackages
+from steps.script import GRACE_SECONDS
 from tests.package_repositories import SCRIPTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
@@ -57,14 +58,19 @@ class FakePublisher:
         self.asked: list[Any] = []
         self._published = published
         self._refusal = refusal
+        self.open: SimpleNamespace | None = None
 
     async def published_url(self, key: str) -> str:
         self.asked.append(("published_url", key))
         return self._published
 
-    async def open_upload(self, key: PackageKey) -> SimpleNamespace:
+    async def open_upload(self, key: PackageKey, build_id: int) -> SimpleNamespace:
         self.asked.append(("open_upload", str(key)))
-        return SimpleNamespace(token=TOKEN)
+        self.open = SimpleNamespace(token=TOKEN, build_id=build_id)
+        return self.open
+
+    def upload_of(self, build_id: int) -> SimpleNamespace | None:
+        return self.open if self.open is not None and self.open.build_id == build_id else None
 
     async def close_upload(self, upload: SimpleNamespace) -> None:
         self.asked.append(("close_upload", upload.token))
@@ -100,6 +106,7 @@ class StepCase(TestBuildStepMixin, TestReactorMixin, unittest.TestCase):
     def given(self, step: BuildStep, key: str = DEB, results: int = SUCCESS, **properties: Any) -> Any:
         """Put a step into a build of a package_key."""
         step = self.setup_step(step)
+        self.worker.lastMessageReceived = 0
         values = {"package_key": key, "git_url": FORK, **properties}
         for name, value in values.items():
             self.build.setProperty(name, value, "test")
@@ -213,7 +220,47 @@ class TestCheckout(StepCase):
 
     async def test_a_command_that_took_too_long_says_so(self) -> None:
         """A command that was stopped because it took too long names the limit."""
-        await self.stopped("timeout", "it took more than 12 h")
+        await self.stopped("timeout", "the build took more than 12 h")
+
+    def watched(self, heard: float) -> list[tuple[str, int]]:
+        """Return the list of how the master ends a build that began at 0 and whose worker was last heard at `heard`."""
+        step = self.given(Checkout(CEPH, "v*", silence=600, max_seconds=3600))
+        ended: list[tuple[str, int]] = []
+
+        async def stop(reason: str, results: int) -> None:
+            ended.append((reason, results))
+
+        self.build.stopBuild = stop
+        self.worker.lastMessageReceived = heard
+        step._watch(0, 3600)
+        return ended
+
+    def test_the_master_ends_what_a_silent_worker_does_not(self) -> None:
+        """A worker that is not heard for longer than the limit and the grace period cannot keep its build."""
+        ended = self.watched(heard=100)
+        self.reactor.advance(100 + 600 + GRACE_SECONDS - 1)
+        assert ended == []
+        self.reactor.advance(2)
+        assert ended == [("Checking out the commit was stopped: no output for 10 min", FAILURE)]
+
+    def test_the_master_ends_a_build_that_takes_too_long(self) -> None:
+        """A worker that sends something now and then cannot keep its build beyond the limit for the whole build."""
+        ended = self.watched(heard=3600)
+        self.reactor.advance(3600 + GRACE_SECONDS - 1)
+        assert ended == []
+        self.reactor.advance(2)
+        assert ended == [("Checking out the commit was stopped: the build took more than 1 h", FAILURE)]
+
+    async def test_a_step_gets_what_the_steps_before_it_left(self) -> None:
+        """The limit is for the whole build, not for each step."""
+        self.given(Checkout(CEPH, "v*"), ends_at=1000)
+        self.expect_commands(
+            ExpectShell(
+                "wkdir", list(self.COMMAND), timeout=3600, max_time=1000, log_environ=False, initial_stdin=f"{KEY}\n"
+            ).update("failure_reason", "timeout").exit(-1)
+        )  # fmt: skip
+        said = "Checking out the commit was stopped: the build took more than 12 h"
+        await self.finds(FAILURE, said, build=said)
 
     async def test_a_lost_worker_is_no_failure_of_the_code(self) -> None:
         """A connection that broke is for another machine to try again."""
@@ -520,7 +567,7 @@ class TestUpload(StepCase):
             "Uploading the packages failed: pool/a.deb was refused (413): An upload may have at most 1 files."
         )
         await self.finds(FAILURE, said, build=said)
-        assert self.build.upload.token == TOKEN
+        assert self.publisher.upload_of(self.build.buildid).token == TOKEN
 
 
 class TestPublish(StepCase):
@@ -539,7 +586,7 @@ class TestPublish(StepCase):
     async def test_it_publishes_with_who_built_it(self) -> None:
         """An upload of a good build is published with the record of what built it, and then closed."""
         self.given(Publish(), version="19.2.0-3-g73e2fc59", recipe=self.RECORD["recipe"])
-        self.build.upload = SimpleNamespace(token=TOKEN)
+        self.publisher.open = SimpleNamespace(token=TOKEN, build_id=self.build.buildid)
         await self.finds(SUCCESS, "published")
         assert self.publisher.asked == [("publish", TOKEN, self.RECORD), ("close_upload", TOKEN)]
 
@@ -549,7 +596,7 @@ class TestPublish(StepCase):
             refusal=ValueError("packages that the sources name are missing: ceph-mon")
         )
         self.given(Publish(), version="19.2.0-3-g73e2fc59")
-        self.build.upload = SimpleNamespace(token=TOKEN)
+        self.publisher.open = SimpleNamespace(token=TOKEN, build_id=self.build.buildid)
         said = "Publishing failed: packages that the sources name are missing: ceph-mon"
         await self.finds(FAILURE, said, build=said)
         assert self.publisher.asked[-1] == ("close_upload", TOKEN)
@@ -558,7 +605,7 @@ class TestPublish(StepCase):
         """What the disk refused is told in words, without a path of the master's."""
         self.publisher = FakePublisher(refusal=OSError(28, "No space left on device", "/srv/secret/staging"))
         self.given(Publish(), version="19.2.0-3-g73e2fc59")
-        self.build.upload = SimpleNamespace(token=TOKEN)
+        self.publisher.open = SimpleNamespace(token=TOKEN, build_id=self.build.buildid)
         said = "Publishing failed: No space left on device"
         await self.finds(FAILURE, said, build=said)
         assert self.publisher.asked[-1] == ("close_upload", TOKEN)
@@ -566,7 +613,7 @@ class TestPublish(StepCase):
     async def test_nothing_is_published_of_a_failed_build(self) -> None:
         """After a failed step the upload is thrown away, and the publisher is not asked to publish."""
         self.given(Publish(), results=FAILURE)
-        self.build.upload = SimpleNamespace(token=TOKEN)
+        self.publisher.open = SimpleNamespace(token=TOKEN, build_id=self.build.buildid)
         await self.finds(SUCCESS, "nothing is published of a failed build")
         assert self.publisher.asked == [("close_upload", TOKEN)]
 
