@@ -7,7 +7,9 @@ import hashlib
 import os
 import shutil
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import DeferredList, ensureDeferred
 
 from master import release_rpm
 from master.confined import give
@@ -16,12 +18,14 @@ from model import layout
 from model.manifest import File
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Coroutine, Iterable, Mapping
     from pathlib import Path
 
     from master.confined import Confined
     from model.manifest import Manifest
     from model.package_key import PackageKey
+
+T = TypeVar("T")
 
 TOOLS = {
     "deb": {"apt-ftparchive": "apt-utils"},
@@ -94,25 +98,36 @@ class RepositoryMetadata:
     async def _yum(
         self, key: PackageKey, directory: Path, manifest: Manifest, received: Mapping[str, File]
     ) -> list[File]:
+        release = layout.release_rpm(key.target)
+        parts = layout.repositories(key.target)
+        made: list[File] = []
+
+        async def metadata_of(part: str) -> dict[str, bytes]:
+            if release.startswith(f"{part}/"):
+                made.append(await self._add_release_rpm(key, directory, release))
+            return await self._createrepo(directory, part)
+
+        try:
+            # Side by side, because each program needs a fraction of a second to start.
+            written = dict(zip(parts, await _all_of(map(metadata_of, parts)), strict=True))
+        finally:
+            await self._confined.in_thread(shutil.rmtree, directory / _SCRATCH, ignore_errors=True)
+        expected = {**received, release: made[0]}
+        for part, files in written.items():
+            for name, data in files.items():
+                path = f"{part}/repodata/{name}"
+                made.append(await self._confined.in_thread(_write, directory, path, data))
+        primaries = {part: files["primary.xml.gz"] for part, files in written.items()}
+        await self._confined.in_thread(check_rpms, key, manifest, primaries, expected)
+        return made
+
+    async def _add_release_rpm(self, key: PackageKey, directory: Path, path: str) -> File:
         base_url = layout.url(self._url, layout.sha1_path(key))
         text = release_rpm.repo_text(key.target, base_url, layout.url(self._url, layout.KEY_FILE))
         rpm = await release_rpm.build(self._confined, key.target, text)
-        made = [await self._confined.in_thread(_write, directory, layout.release_rpm(key.target), rpm)]
-        await self._confined.in_thread(_make_readable, directory / "noarch")
-        primaries = {}
-        try:
-            for part in layout.repositories(key.target):
-                files = await self._createrepo(directory, part)
-                primaries[part] = files["primary.xml.gz"]
-                for name, data in files.items():
-                    made.append(
-                        await self._confined.in_thread(_write, directory, f"{part}/repodata/{name}", data)
-                    )
-        finally:
-            await self._confined.in_thread(shutil.rmtree, directory / _SCRATCH, ignore_errors=True)
-        expected = {**received, made[0].path: made[0]}
-        await self._confined.in_thread(check_rpms, key, manifest, primaries, expected)
-        return made
+        file = await self._confined.in_thread(_write, directory, path, rpm)
+        await self._confined.in_thread(_make_readable, (directory / path).parent)
+        return file
 
     async def _createrepo(self, directory: Path, part: str) -> dict[str, bytes]:
         output = directory / _SCRATCH / part
@@ -126,6 +141,20 @@ class RepositoryMetadata:
         return {
             name: await self._confined.in_thread(_take, output / "repodata" / name) for name in _YUM_FILES
         }
+
+
+async def _all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return the results once all coroutines have ended; raise the first one's exception if any failed.
+
+    The others are not left behind: they use a directory that the caller removes.
+    """
+    ended: list[tuple[bool, Any]] = await DeferredList(
+        [ensureDeferred(one) for one in coroutines], consumeErrors=True
+    )
+    for succeeded, result in ended:
+        if not succeeded:
+            result.raiseException()
+    return [result for _, result in ended]
 
 
 def _make_readable(directory: Path) -> None:

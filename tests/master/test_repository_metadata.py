@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -474,6 +477,23 @@ def test_rpms_are_what_their_names_and_places_say(
 # the tools
 
 
+@contextmanager
+def tools(texts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Put these scripts before the tools of their names; give a directory where they may write."""
+    directory = Path(mkdtemp(prefix="tools-", dir="/tmp"))  # where nobody may search the way
+    try:
+        directory.chmod(0o755)
+        (directory / "marks").mkdir()
+        (directory / "marks").chmod(0o777)
+        for name, text in texts.items():
+            (directory / name).write_text(f"#!/bin/bash\n{text}")
+            (directory / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(directory), prepend=":")
+        yield directory / "marks"
+    finally:
+        shutil.rmtree(directory)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "text", "sentence"),
     [
@@ -497,15 +517,40 @@ def test_the_tools_are_not_believed(
     made: dict[str, Path], kind: str, name: str, text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """A tool that fails, lies, leaves a package out, or leaves a trap instead of a file, ends in a sentence."""
-    tools = Path(f"/tmp/tools-{tmp_path.name}")  # where nobody may search the way
-    tools.mkdir()
-    try:
-        (tools / name).write_text(f"#!/bin/bash\n{text}")
-        (tools / name).chmod(0o755)
-        monkeypatch.setenv("PATH", str(tools), prepend=":")
+    with tools({name: text}, monkeypatch):
         assert refusal(Path(shutil.copytree(made[kind], tmp_path / "upload"))) == sentence
-    finally:
-        shutil.rmtree(tools)
+
+
+SIDE_BY_SIDE = """\
+marks=${0%/*}/marks
+if [[ $0 == */rpmbuild ]]; then mark=rpmbuild; else mark=${*: -1}; fi
+touch "$marks/$mark"
+for ((look = 0; look < 600; look++)); do
+    [ -f "$marks/rpmbuild" ] && [ -f "$marks/SRPMS" ] && [ -f "$marks/x86_64" ] && exec "/usr/bin/${0##*/}" "$@"
+    sleep 0.1
+done
+exit 1
+"""
+"""Each program waits until three of them run: the fourth, for noarch, needs what rpmbuild makes."""
+
+
+def test_the_programs_run_side_by_side(rpm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The release rpm is made while the repositories that do not hold it are indexed, and stands in its own."""
+    with tools({"rpmbuild": SIDE_BY_SIDE, "createrepo_c": SIDE_BY_SIDE}, monkeypatch):
+        made = make(rpm)
+    release = "noarch/ceph-release-1-0.el9.noarch.rpm"
+    assert made[0].path == release
+    primary = gzip.decompress((rpm / "noarch/repodata/primary.xml.gz").read_bytes()).decode()
+    assert f'href="{release.removeprefix("noarch/")}"' in primary
+
+
+def test_a_failure_waits_for_the_other_programs(rpm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository that fails at once ends nothing else: when the sentence comes, no program uses the upload any more."""
+    slow = 'case ${*: -1} in SRPMS) exit 7 ;; x86_64) sleep 2; touch "${0%/*}/marks/done" ;; esac; exec /usr/bin/createrepo_c "$@"'
+    with tools({"createrepo_c": slow}, monkeypatch) as marks:
+        assert refusal(rpm) == "createrepo_c ended with status 7"
+        assert (marks / "done").exists()
+    assert not (rpm / ".metadata").exists()
 
 
 def test_a_file_that_changed_on_the_disk_is_refused(deb: Path) -> None:
