@@ -5,6 +5,7 @@ Stops at the first that fails. `--lint` leaves out the tests.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
@@ -36,6 +37,9 @@ def shell_scripts() -> list[str]:
 
 def main() -> int:
     """Run the checks in order; give the status of the first that fails."""
+    parser = argparse.ArgumentParser(prog="python -m tests.gate", description=__doc__)
+    parser.add_argument("--lint", action="store_true", help="only lint, types and shellcheck")
+    lint_only = parser.parse_args().lint
     python = sys.executable
     checks = [
         ("ruff", [python, "-m", "ruff", "check", "."]),
@@ -43,7 +47,7 @@ def main() -> int:
         ("mypy", [python, "-m", "mypy"]),
         ("shellcheck", ["shellcheck", "-x", "-P", "steps/scripts", *shell_scripts()]),
     ]
-    if "--lint" not in sys.argv[1:]:
+    if not lint_only:
         # Made on demand they would count against the time that a test waits for its build.
         roots = [python, "-m", "workers.roots", "--directory", "roots", "prepare", *TARGETS]
         checks.append(("roots", roots))

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 import re
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from tests.real_ceph.upstream_files import CHECKOUT, RELEASES, fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 REPORT = CHECKOUT / ".real-ceph/report.xml"
 DOCUMENT = CHECKOUT / "docs/real-ceph-files.md"
 MARK = "<!-- make real-ceph-test writes what follows -->\n"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch the files, run the tests, write the log; return pytest's exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.real_ceph", description=__doc__, usage="%(prog)s [-h] [OPTION_OF_PYTEST ...]"
+    )
+    _, options = parser.parse_known_args(arguments)
     began = time.time()
     sources = [(fetch(release) / "source").read_text().split() for release in RELEASES.values()]
     fetched = time.time() - began
     tests = ["test_upstream_files.py", "test_real_ceph.py", "whole.py"]
-    command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={REPORT}", *sys.argv[1:]]
+    command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={REPORT}", *options]
     paths = [str(CHECKOUT / "tests/real_ceph" / name) for name in tests]
     status = subprocess.run([*command, *paths], cwd=CHECKOUT, check=False).returncode
     seconds = time.time() - began
