@@ -57,6 +57,11 @@ class BootVolume:
     type: str = ""
 
 
+GOOD_MACHINE = MachineSize(disk=100, ram=48000, cpus=16)
+MIN_MACHINE = MachineSize(disk=100, ram=32000, cpus=8)
+"""Sizes for a build of Ceph, from docs/build-plan.md, for a cloud whose settings name neither a nova_flavor nor a size."""
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class CloudSettings:
     """One cloud, or one region of it."""
@@ -78,6 +83,11 @@ class CloudSettings:
     scheduler_hints: dict[str, str | list[str]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     timeout: Annotated[float, Field(ge=1, le=300)] = 20
+
+    def __post_init__(self) -> None:
+        if not self.nova_flavor and self.good_machine is None and self.min_machine is None:
+            object.__setattr__(self, "good_machine", GOOD_MACHINE)
+            object.__setattr__(self, "min_machine", MIN_MACHINE)
 
     @property
     def title(self) -> str:
@@ -143,8 +153,6 @@ class OpenStackSettings:
         problems = []
         for number, cloud in enumerate(self.clouds):
             where = f"workers.openstack.clouds.{number}"
-            if not cloud.nova_flavor and not (cloud.good_machine or cloud.min_machine):
-                problems.append(f"{where}: set nova_flavor, or good_machine and min_machine")
             if cloud.nova_flavor and (cloud.good_machine or cloud.min_machine):
                 problems.append(f"{where}: nova_flavor, or good_machine and min_machine, not both")
             if cloud.floating_ip and not cloud.networks:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from workers.openstack_settings import (
+    GOOD_MACHINE,
+    MIN_MACHINE,
     BootVolume,
     CloudSettings,
     MachineSize,
@@ -52,6 +54,15 @@ def test_every_setting_has_a_row(field: Field[Any]) -> None:
     """Every setting stands in a table, with the default that is in force."""
     assert field.name in ROWS
     assert shown(ROWS[field.name], default(field)), (ROWS[field.name], default(field))
+
+
+def test_the_default_sizes_are_shown() -> None:
+    """The row of both sizes, the example above it and settings.example.yaml show the sizes that are in force."""
+    for name, size in (("good_machine", GOOD_MACHINE), ("min_machine", MIN_MACHINE)):
+        text = f"{{disk: {size.disk}, ram: {size.ram}, cpus: {size.cpus}}}"
+        assert f"`{text}`" in ROWS[name]
+        assert f"{name}: {text}" in TEXT
+        assert f"{name}: {text}" in (WORKERS.parent / "settings.example.yaml").read_text()
 
 
 @pytest.mark.parametrize("of", [MachineSize, NewestImage, BootVolume, Prewarm, PreparedImages])

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from model.targets import Target
-from workers.openstack_settings import NewestImage, OpenStackSettings, first_match
+from workers.openstack_settings import MachineSize, NewestImage, OpenStackSettings, first_match
 
 DEB = Target.from_name("ceph-deb-bookworm-x86_64-default")
 JAMMY = Target.from_name("ceph-deb-jammy-x86_64-default")
@@ -33,10 +33,6 @@ def test_what_is_usual_has_no_contradictions() -> None:
 
 CONTRADICTIONS = (
     # the clouds, the rest of the section, what is said about it
-    (
-        [{"nova_flavor": ""}], {},
-        ["workers.openstack.clouds.0: set nova_flavor, or good_machine and min_machine"],
-    ),
     (
         [{}, {"cloud": "two", "min_machine": {"cpus": 4}}], {},
         ["workers.openstack.clouds.1: nova_flavor, or good_machine and min_machine, not both"],
@@ -83,9 +79,22 @@ def test_settings_that_do_not_go_together_are_said(
     assert settings(*clouds, **more).contradictions((DEB, RPM)) == said
 
 
+def test_a_build_of_ceph_has_a_size_by_default() -> None:
+    """Without a nova_flavor and a size, the sizes are those of docs/build-plan.md; what is set stays alone."""
+    [cloud] = settings({"nova_flavor": ""}).clouds
+    assert (cloud.good_machine, cloud.min_machine) == (
+        MachineSize(disk=100, ram=48000, cpus=16),
+        MachineSize(disk=100, ram=32000, cpus=8),
+    )
+    [cloud] = settings({"nova_flavor": "build"}).clouds
+    assert (cloud.good_machine, cloud.min_machine) == (None, None)
+    [cloud] = settings({"nova_flavor": "", "min_machine": {"cpus": 2}}).clouds
+    assert (cloud.good_machine, cloud.min_machine) == (None, MachineSize(cpus=2))
+
+
 def test_several_contradictions_are_said_at_once() -> None:
     """Nobody has to mend one to hear of the next."""
-    found = settings({"nova_flavor": ""}, prewarm=[{"target": "x", "hours": [5, 5]}])
+    found = settings({"floating_ip": "outside"}, prewarm=[{"target": "x", "hours": [5, 5]}])
     assert len(found.contradictions((DEB,))) == 3
 
 
