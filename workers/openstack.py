@@ -102,7 +102,6 @@ class OpenStackProvider:
         """Gives an image and a sentence about it; prepared images come in here."""
         self._clock = clock
         self._running = False
-        self._retired: list[Fleet] = []
         self._placement = Placement(settings, clock)
         self.rendezvous = Rendezvous(clock, self._placement.changed)
         self._stock = Stock(clock, self.rendezvous, self._make_ahead)
@@ -117,7 +116,7 @@ class OpenStackProvider:
     @property
     def all_fleets(self) -> list[Fleet]:
         """Return the fleets of all clouds, also of clouds that left the settings: builds may go on there."""
-        return [*self.fleets, *self._retired]
+        return [*self.fleets, *self._placement.retired]
 
     def configure(self, settings: OpenStackSettings, dock: Dock) -> None:
         """Take new settings. A cloud that is no longer named gets nothing new, and what it has ends in time."""
@@ -135,10 +134,9 @@ class OpenStackProvider:
                 # Always: what clouds.yaml and the cloud say of a name may have changed as well.
                 fleet.cloud.configure(one, settings.clouds_yaml)
             fleets.append(fleet)
-        self._retired = list(known.values())
         self._placement.settings = settings
         self._placement.attempts = dock.attempts
-        self._placement.fleets = fleets
+        self._placement.fleets, self._placement.retired = fleets, list(known.values())
         self._stock.settings = settings.prewarm
         self._stock.start_timeout = dock.start_timeout
 

@@ -75,6 +75,8 @@ class Placement:
         """Take the settings; the fleets come with the provider's configuration."""
         self.settings = settings
         self.fleets: list[Fleet] = []
+        self.retired: list[Fleet] = []
+        """Fleets of clouds that left the settings. They get no new machine; the machines that they have count."""
         self.attempts = 1
         """How many machines may fail for one build."""
         self.make_room: Callable[[Target, Sequence[Fleet]], Instance | None] = lambda *_: None
@@ -112,7 +114,7 @@ class Placement:
 
     def _limit_of(self, target: Target, asker: str, *, entering: bool = False) -> str:
         """Say which of our own limits is reached; empty if none is."""
-        held = [(one.target, one.asker) for fleet in self.fleets for one in fleet.instances.values()]
+        held = [(one.target, one.asker) for one in self._instances]
         if entering:
             held += [(one[0], one[1]) for one in self._entering.values()]
         settings = self.settings
@@ -125,9 +127,14 @@ class Placement:
             return f"{of_asker} of {settings.max_instances_per_asker} instances that {asker} may have"
         return ""
 
+    @property
+    def _instances(self) -> list[Instance]:
+        """Every machine that the master has, in whichever cloud."""
+        return [one for fleet in (*self.fleets, *self.retired) for one in fleet.instances.values()]
+
     def asker_is_full(self, asker: str) -> bool:
         """Whether somebody has as many instances as they may have, and so may take none that is kept ready."""
-        held = sum(one.asker == asker for fleet in self.fleets for one in fleet.instances.values())
+        held = sum(one.asker == asker for one in self._instances)
         return 0 < self.settings.max_instances_per_asker <= held
 
     def entered(self, request_id: int) -> None:

@@ -686,6 +686,26 @@ def test_an_asker_has_no_more_than_their_instances(provided: Callable[..., Provi
     assert boots[1].told == ["1 of 1 instances that alice may have; next try in 5 s"]
 
 
+@pytest.mark.parametrize("limit", ["max_instances_per_target", "max_instances_per_asker"])
+def test_machines_of_a_cloud_that_left_the_settings_count(
+    provided: Callable[..., Provided], limit: str
+) -> None:
+    """A limit of a target or an asker counts every machine of theirs, also in a cloud that gets nothing new."""
+    here = provided({"cloud": "one"}, **{limit: 1}).started()
+    _, machine = here.running()
+    here.provider.configure(here.settings({"cloud": "two"}, **{limit: 1}), here.dock)
+    boot = FakeBoot()
+    here.start(boot)
+    assert here.provider.next_request(DEB, [request(8), request(9, asker="bob")]).id == (
+        9 if limit == "max_instances_per_asker" else 8
+    )
+    assert "1 of 1 instances that" in boot.told[-1]
+    assert here.clouds["two"].ours == []
+    done(ensureDeferred(machine.stop()))
+    here.pass_seconds(10)
+    assert len(here.clouds["two"].ours) == 1
+
+
 # -- who gets a slot
 
 
