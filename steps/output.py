@@ -13,7 +13,10 @@ _SENTENCE = "FAILED: "
 _EXIT = re.compile(r"exit (\d{1,3})\Z")
 _STATUS_ONLY = re.compile(r"\S+(?: \S+)? ended with status \d+\Z")
 """A sentence of our scripts that says less than the cause, which replaces it."""
-_LONGEST = 300
+_LONGEST_SENTENCE = 1000
+"""Characters. `fail` in common.sh cuts there as well, so a sentence of ours keeps its end, which says what to do."""
+_LONGEST_CAUSE = 300
+"""Characters of a line of the build's log, which may be a compiler's command of many KiB."""
 
 
 class Output:
@@ -61,19 +64,17 @@ class Output:
 
     def reason(self, status: int | None = None) -> str:
         """Return why the command failed: the script's sentence and the cause in the log, or the best substitute."""
-        cause = self._cause.line
-        sentence = self._sentence
+        cause = _cut(self._cause.line, _LONGEST_CAUSE)
+        sentence = _cut(self._sentence, _LONGEST_SENTENCE)
         if sentence and not (cause and _STATUS_ONLY.match(sentence)):
             # A sentence with a colon gives its own reason.
-            text = f"{sentence}: {cause}" if cause and ": " not in sentence else sentence
-        elif cause:
-            text = cause
-        else:
-            shown = self.status if self.status is not None else status
-            ended = "its end was not reported" if shown in (None, 0, -1) else f"exit status {shown}"
-            last = self._cause.last
-            text = f"{ended}; last line: {last}" if last else f"{ended}, and no output"
-        return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+            return f"{sentence}: {cause}" if cause and ": " not in sentence else sentence
+        if cause:
+            return cause
+        shown = self.status if self.status is not None else status
+        ended = "its end was not reported" if shown in (None, 0, -1) else f"exit status {shown}"
+        last = _cut(self._cause.last, _LONGEST_CAUSE)
+        return f"{ended}; last line: {last}" if last else f"{ended}, and no output"
 
     def _read_report(self, report: str) -> None:
         if report.startswith(_SENTENCE):
@@ -83,3 +84,7 @@ class Output:
         elif value := _VALUE.match(report):
             name, appended, text = value.groups()
             self._values[name] = self._values.get(name, "") + text if appended else text
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

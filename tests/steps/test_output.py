@@ -10,6 +10,7 @@ from steps.build import BuildDependencies, BuildPackages, SourceTarball
 from steps.output import Output
 from steps.prepare import Checkout
 from steps.script import Script
+from tests.package_repositories import SCRIPTS
 from tests.steps.test_cause import CAUSES, LOGS
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -118,10 +119,23 @@ def test_the_sentence_says_what_failed_and_why(name: str, line: str, begin: str)
     assert step.failure() == begin + line
 
 
-def test_a_reason_is_not_endless() -> None:
-    """A reason has at most 300 characters, as it stands in lists, and ends with a mark where it was cut."""
-    assert read(f"{KEY} FAILED: " + "x" * 1000).reason() == "x" * 299 + "…"
-    assert read(f"{KEY} FAILED: " + "x" * 300).reason() == "x" * 300
+def test_a_sentence_keeps_its_end() -> None:
+    """A sentence of ours is shown whole, because its end says what to do; common.sh lets none be longer."""
+    sentence = f"Debian lacks what builds call: {', '.join(['command'] * 90)}. Install them in the image"
+    assert len(sentence) > 800
+    assert read(f"{KEY} FAILED: {sentence}").reason() == sentence
+    assert "${sentence:0:1000}" in (SCRIPTS / "common.sh").read_text()
+    assert read(f"{KEY} FAILED: " + "x" * 1000).reason() == "x" * 1000
+    assert read(f"{KEY} FAILED: " + "x" * 1001).reason() == "x" * 999 + "…"
+
+
+def test_a_line_of_the_log_is_cut() -> None:
+    """A cause, or a last line, has at most 300 characters of the log, and ends with a mark if it was cut."""
+    cause = "E: " + "x" * 1000
+    cut = cause[:299] + "…"
+    assert read(f"{cause}\n{KEY} exit 1\n").reason() == cut
+    assert read(f"{cause}\n{KEY} FAILED: no packages\n{KEY} exit 1\n").reason() == f"no packages: {cut}"
+    assert read("y" * 400).reason() == f"its end was not reported; last line: {'y' * 299}…"
 
 
 @given(st.lists(st.text(max_size=60), max_size=10))
@@ -131,4 +145,4 @@ def test_any_output_is_read(lines: list[str]) -> None:
     for line in lines:
         output.feed(line)
     assert output.percentage is None or 0 <= output.percentage <= 100
-    assert 0 < len(output.reason()) <= 300
+    assert 0 < len(output.reason()) <= 300 + len("its end was not reported; last line: ")
