@@ -7,14 +7,25 @@ silence=${BUILDPACKAGES_NETWORK_SILENCE:-120}
 limit=${BUILDPACKAGES_NETWORK_LIMIT:-1800}
 export GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=''
 # A git server that counts objects still sends some bytes.
-export GIT_HTTP_LOW_SPEED_LIMIT=1 GIT_HTTP_LOW_SPEED_TIME=$silence
+export GIT_HTTP_LOW_SPEED_LIMIT=${GIT_HTTP_LOW_SPEED_LIMIT:-1} GIT_HTTP_LOW_SPEED_TIME=${GIT_HTTP_LOW_SPEED_TIME:-$silence}
 mkdir -p network
-export WGETRC=$PWD/network/wgetrc CURL_HOME=$PWD/network
+# wget and curl read one file each. Ours begins with the limits; the lines of the file that they would have read
+# follow, and win.
+network_theirs() {
+    local file
+    for file in "$@"; do
+        if [ -f "$file" ]; then
+            cat "$file"
+            return
+        fi
+    done
+}
 {
-    cat ~/.wgetrc 2>/dev/null || true
     printf 'timeout = %s\ntries = 3\n' "$silence"
-} >"$WGETRC"
+    if [ -n "${WGETRC:-}" ]; then network_theirs "$WGETRC"; else network_theirs ~/.wgetrc; fi
+} >network/wgetrc
 {
-    cat ~/.curlrc 2>/dev/null || true
     printf 'connect-timeout = %s\nspeed-limit = 1\nspeed-time = %s\n' "$silence" "$silence"
-} >"$CURL_HOME/.curlrc"
+    network_theirs "${CURL_HOME:+$CURL_HOME/.curlrc}" "${XDG_CONFIG_HOME:+$XDG_CONFIG_HOME/curlrc}" ~/.curlrc ~/.config/curlrc
+} >network/.curlrc
+export WGETRC=$PWD/network/wgetrc CURL_HOME=$PWD/network

@@ -46,7 +46,7 @@ _SUBMODULE = "src/pybind/mgr/rook/rook-client-python"
 """The real generate_rook_ceph_client.sh copies files of it, and git-archive-all.sh fails without any submodule."""
 
 _WGETRC = "check_certificate = off\n"
-"""For SYSTEM_WGETRC, since the steps set WGETRC: the mirror stands for download.ceph.com, and has no certificate of its."""
+"""For SYSTEM_WGETRC, because the path begins at the checkout: the mirror stands for download.ceph.com, and has no certificate of its."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -167,3 +170,73 @@ def test_a_project_without_make_dist_is_archived(tmp_path: Path) -> None:
         f"ceph-{VERSION}/b/",
         f"ceph-{VERSION}/b/c",
     ]
+
+
+# network.sh
+
+
+def read_by_tools(directory: Path, home: Path, **environment: str) -> tuple[str, str]:
+    """Return the configuration that wget and curl read in a script that sources network.sh."""
+    text = (
+        f'. {SCRIPTS}/common.sh\n. {SCRIPTS}/network.sh\ncat "$WGETRC"; echo --; cat "$CURL_HOME/.curlrc"\n'
+    )
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("WGETRC", "CURL_HOME", "XDG_CONFIG_HOME")
+    }
+    finished = subprocess.run(
+        ["bash", "-c", text], cwd=directory, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env={**clean, "HOME": str(home), **environment},
+    )  # fmt: skip
+    wget, _, curl = finished.stdout.partition("--\n")
+    return wget, curl
+
+
+def test_an_operators_configuration_of_wget_and_curl_stays(tmp_path: Path) -> None:
+    """The file that wget or curl would have read is read after our limits, wherever its own variable says that it is."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    for directory in (home, other):
+        directory.mkdir()
+        (directory / ".wgetrc").write_text(f"ca_certificate = {directory}/ca.pem\n")
+        (directory / ".curlrc").write_text(f"cacert = {directory}/ca.pem\n")
+        (directory / "curlrc").write_text(f"cacert = {directory}/xdg.pem\n")
+    ours = ("timeout = 120\ntries = 3\n", "connect-timeout = 120\nspeed-limit = 1\nspeed-time = 120\n")
+    wget, curl = read_by_tools(tmp_path, home)
+    assert (wget, curl) == (
+        f"{ours[0]}ca_certificate = {home}/ca.pem\n",
+        f"{ours[1]}cacert = {home}/ca.pem\n",
+    )
+    wget, curl = read_by_tools(tmp_path, home, WGETRC=f"{other}/.wgetrc", CURL_HOME=str(other))
+    assert (wget, curl) == (
+        f"{ours[0]}ca_certificate = {other}/ca.pem\n",
+        f"{ours[1]}cacert = {other}/ca.pem\n",
+    )
+    assert read_by_tools(tmp_path, home, XDG_CONFIG_HOME=str(other))[1] == (
+        f"{ours[1]}cacert = {other}/xdg.pem\n"
+    )
+    assert read_by_tools(tmp_path, tmp_path / "none") == ours
+
+
+def test_wget_and_curl_obey_an_operators_files(tmp_path: Path) -> None:
+    """The real tools, started by a script, do what the files of WGETRC and CURL_HOME say."""
+    agents = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            agents.append(self.headers["User-Agent"])
+            self.send_response(204)
+            self.end_headers()
+
+    (tmp_path / "wgetrc").write_text("user_agent = operators-wget\n")
+    (tmp_path / ".curlrc").write_text("user-agent = operators-curl\n")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        text = f". {SCRIPTS}/common.sh\n. {SCRIPTS}/network.sh\nwget -q -O - {url}\ncurl -sf {url}\n"
+        subprocess.run(
+            ["bash", "-c", text], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL,
+            env={**os.environ, "WGETRC": str(tmp_path / "wgetrc"), "CURL_HOME": str(tmp_path), "no_proxy": "127.0.0.1"},
+        )  # fmt: skip
+        server.shutdown()
+    assert agents == ["operators-wget", "operators-curl"]
