@@ -15,8 +15,16 @@ as_root=()
 [ "$(id -u)" = 0 ] ||
     as_root=(sudo -n env "DEBIAN_FRONTEND=$DEBIAN_FRONTEND" "DEB_BUILD_PROFILES=${DEB_BUILD_PROFILES:-}")
 
+# The command's output goes to a file, and `tail` shows it until the command ends. A pipe would be open for as long
+# as any process that the command leaves in the background.
 run() {
-    "$@" </dev/null 2>&1 | tee -a "$work/log"
+    local shown command
+    touch "$work/log"
+    shown=$(stat -c %s "$work/log")
+    "$@" </dev/null >>"$work/log" 2>&1 &
+    command=$!
+    tail --pid="$command" --sleep-interval=0.2 --follow --bytes="+$((shown + 1))" "$work/log"
+    wait "$command"
 }
 
 # lacking: prints the packages that apt or dnf could not install, by their messages.

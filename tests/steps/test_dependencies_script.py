@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -47,6 +49,16 @@ def install(
     (directory / "src").mkdir()
     tool(directory / "src", "install-deps.sh", text)
     return run_script(directory, "dependencies", pkg_type, **environment)
+
+
+def install_process(directory: Path, text: str) -> subprocess.Popen[str]:
+    """Begin the same in a process group of its own, as a worker does, so that all of it can be ended."""
+    (directory / "src").mkdir()
+    tool(directory / "src", "install-deps.sh", text)
+    return subprocess.Popen(
+        ["bash", str(SCRIPTS / "dependencies.sh"), "deb"], cwd=directory, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def test_the_projects_own_script_installs(tmp_path: Path) -> None:
@@ -217,3 +229,32 @@ def test_what_a_spec_requires_is_installed(
     else:
         assert finished.returncode == 0, finished.stderr
         assert "gcc\n" in finished.stdout
+
+
+def test_a_process_left_in_the_background_holds_nothing_up(tmp_path: Path) -> None:
+    """The script ends with install-deps.sh, although a daemon that was started there has its output open and writes to it."""
+    text = f"(while :; do echo alive; sleep 1; done) & echo $! >{tmp_path}/pid; echo 'E: Unable to locate package x'; exit 3"
+    process = install_process(tmp_path, text)
+    try:
+        output, errors = process.communicate(timeout=60)
+        pid = int((tmp_path / "pid").read_text())
+        os.kill(pid, 0)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert "E: Unable to locate package x\n" in output
+    assert "FAILED: install-deps.sh cannot install x\n" in errors
+
+
+def test_all_of_the_output_is_shown_in_its_order(tmp_path: Path) -> None:
+    """What one command prints is shown once and whole, and before the output of the next one."""
+    lines = [f"line {number} {'x' * 200}" for number in range(20_000)]
+    (tmp_path / "lines").write_text("\n".join(lines) + "\n")
+    (tmp_path / "src/debian").mkdir(parents=True)
+    (tmp_path / "src/debian/control").touch()
+    path = tool(
+        tmp_path / "bin", "sudo", f'[[ " $* " == *" build-dep "* ]] && exec echo second; cat {tmp_path}/lines'
+    )
+    tool(tmp_path / "bin", "id", "echo 1000")
+    tool(tmp_path / "bin", "dpkg-checkbuilddeps", "exit 1")
+    finished = run_script(tmp_path, "dependencies", "deb", path=path)
+    assert finished.stdout.splitlines() == [*lines, "second"]
