@@ -37,6 +37,12 @@ def _word(text: str) -> str:
     return text
 
 
+def _option(text: str) -> str:
+    if not _line(text):
+        raise ValueError("must not be empty")
+    return text
+
+
 def _variable(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError("must be the name of an environment variable")
@@ -54,6 +60,7 @@ def _row(name: str) -> str:
 GitUrl = Annotated[str, AfterValidator(_git_url)]
 _Line = Annotated[str, AfterValidator(_line)]
 _Word = Annotated[str, AfterValidator(_word)]
+_Option = Annotated[str, AfterValidator(_option)]
 _Variable = Annotated[str, AfterValidator(_variable)]
 _Row = Annotated[str, AfterValidator(_row)]
 ProjectName = Annotated[str, AfterValidator(check_project)]
@@ -67,7 +74,7 @@ class RecipeSettings:
     cmake: tuple[_Word, ...] = ()
     environment: dict[_Variable, _Line] = field(default_factory=dict)
     profiles: tuple[_Word, ...] = ()
-    rpmbuild: tuple[_Word, ...] = ()
+    rpmbuild: tuple[_Option, ...] = ()
     dwz: bool | None = None
 
 

@@ -6,6 +6,7 @@ ceph-build's ceph-dev-pipeline. Where that pipeline sets nothing, they set nothi
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from model.targets import Target
 
 CEPH = "ceph"
+
+_DEFINES = re.compile(r"(?:--(?P<kind>with|without)|--define|-D)(?:=|$)|-D")
+"""An option that defines a macro. What it defines follows in the same word, or is the next one."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,19 @@ class Recipe:
             return ()
         dwz = () if self.dwz is None else ("--with=dwz" if self.dwz else "--without=dwz",)
         return (*self.rpmbuild, *dwz)
+
+    def macros(self, pkg_type: str) -> tuple[str, ...]:
+        """Return the macros that the options of rpmbuild define, as `NAME BODY`: dnf has no other option for them."""
+        found = []
+        words = iter(self.options(pkg_type))
+        for word in words:
+            match = _DEFINES.match(word)
+            if match is None:
+                continue
+            value = word[match.end() :] or next(words, "")
+            kind = match["kind"]
+            found.append(f"_{kind}_{value} --{kind}-{value}" if kind else value)
+        return tuple(found)
 
     def record(self, pkg_type: str) -> dict[str, Any]:
         """Return the recipe for manifest.json: `environment` and `rpmbuild`."""

@@ -37,7 +37,8 @@ class BuildDependencies(FollowsRecipe):
 
     def compose(self) -> Command:
         """Use the project's own script."""
-        return commands.dependencies(self.key.target)
+        target = self.key.target
+        return commands.dependencies(target, self.recipe.macros(target.pkg_type))
 
     def finish(self) -> str:
         """Return the summary."""

@@ -35,9 +35,9 @@ def version(canonical_url: str, tags: str) -> Command:
     return script("version", canonical_url, tags)
 
 
-def dependencies(target: Target) -> Command:
-    """Install what the build needs."""
-    return script("dependencies", target.pkg_type)
+def dependencies(target: Target, macros: Iterable[str]) -> Command:
+    """Install what the build needs; the macros, each `NAME BODY`, decide which BuildRequires of a spec count."""
+    return script("dependencies", target.pkg_type, *macros)
 
 
 def tarball(target: Target, described: str) -> Command:

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# dependencies.sh PKG_TYPE: installs the build dependencies, by the project's own install-deps.sh if it has one.
+# dependencies.sh PKG_TYPE [MACRO...]: installs the build dependencies, by the project's own install-deps.sh if it has one.
+#
+# Each MACRO, "NAME BODY", is defined where dnf reads the spec, because BuildRequires may depend on it.
 . "$(dirname "$0")/common.sh"
 . "$(dirname "$0")/network.sh"
 pkg_type=$1
+shift
+macros=()
+for macro in "$@"; do macros+=(--define "$macro"); done
 work=$(mktemp -d)
 remove_at_end "$work"
 cd src
@@ -69,7 +74,7 @@ else
     for spec in "${specs[@]}"; do
         # rpm accepts no placeholder such as @VERSION@ as a version.
         sed 's/@[A-Za-z_]*@/0/g' "$spec" >"$work/${spec%.in}"
-        run "${as_root[@]}" timeout "$limit" dnf builddep -y --spec "$work/${spec%.in}" ||
+        run "${as_root[@]}" timeout "$limit" dnf builddep -y "${macros[@]}" --spec "$work/${spec%.in}" ||
             not_installed 'dnf builddep' "$?"
     done
 fi

@@ -107,7 +107,7 @@ def test_the_page_says_what_was_never_run(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_recipes_of_targets_that_are_on(tmp_path: Path) -> None:
     """`python -m master.settings` prints, as comments after the settings, what each target's builds are given."""
-    text = "flavors: {asan: {rpm: {cmake: [-DA=1], rpmbuild: [--with=a]}}}\n"
+    text = "flavors: {asan: {rpm: {cmake: [-DA=1], rpmbuild: [--with=a, --define=b 1]}}}\n"
     read(tmp_path, text + "targets: [ceph-deb-bookworm-x86_64-debug, ceph-rpm-centos9-x86_64-asan]\n")
     printed = subprocess.run(
         [sys.executable, "-m", "master.settings", str(tmp_path / "settings.yaml")],
@@ -120,7 +120,7 @@ def test_the_command_prints_the_recipes_of_targets_that_are_on(tmp_path: Path) -
 
 # ceph-rpm-centos9-x86_64-asan: what the steps dependencies, tarball and packages get
 #   export CEPH_EXTRA_CMAKE_ARGS=-DA=1
-#   rpmbuild and rpmspec get: --with=a
+#   rpmbuild and rpmspec get: --with=a '--define=b 1'
 """)
 
 
@@ -136,6 +136,7 @@ def test_the_command_prints_the_recipes_of_targets_that_are_on(tmp_path: Path) -
         ("flavors: {Asan: {deb: {}}}", "flavors.Asan.[key]: flavor 'Asan' must be 1 to 12 lower-case letters and digits (it is 'Asan')"),
         ("flavors: {asan: {focal: {}}}", "flavors.asan.focal.[key]: must be one of deb, rpm, jammy, noble, resolute, bookworm, trixie, centos9, centos10, rocky9, rocky10 (it is 'focal')"),
         ("flavors: {asan: {deb: {cflags: x}}}", "flavors.asan.deb.cflags: unknown key"),
+        ("flavors: {asan: {rpm: {rpmbuild: ['']}}}", "flavors.asan.rpm.rpmbuild.0: must not be empty (it is '')"),
         ("flavors: {asan: {deb: {cmake: ['-DA=1 -DB=2']}}}", "flavors.asan.deb.cmake.0: must be one word, not empty and without blanks (it is '-DA=1 -DB=2')"),
         ("flavors: {asan: {deb: {environment: {A-B: x}}}}", "flavors.asan.deb.environment.A-B.[key]: must be the name of an environment variable (it is 'A-B')"),
         ("flavors: {asan: {deb: {environment: {DWZ: 'true'}}}}", "flavors.asan.deb.environment.DWZ.[key]: is set by the keys cmake, profiles and dwz (it is 'DWZ')"),

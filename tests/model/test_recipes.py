@@ -76,6 +76,34 @@ def test_what_has_no_recipe_is_a_mistake_of_the_command() -> None:
     assert "error: flavor 'debug' of ceph-iscsi has no recipe; there are default" in finished.stderr
 
 
+def test_options_are_macros_as_rpm_itself_defines_them(tmp_path: Path) -> None:
+    """In every form of rpmbuild's options, what they define is what the real rpm reads from the same options."""
+    options = (
+        "--with=a", "--with", "b", "--without=c", "--without", "d", "-D", "e 1 2", "-De2 3", "--define=f 4", "--define", "g %{nil}h",
+        "--nocheck", "--target=x86_64",
+    )  # fmt: skip
+    recipe = Recipe(rpmbuild=options, dwz=False)
+    assert recipe.macros("deb") == ()
+    macros = recipe.macros("rpm")
+    assert macros == (
+        "_with_a --with-a", "_with_b --with-b", "_without_c --without-c", "_without_d --without-d", "e 1 2", "e2 3", "f 4",
+        "g %{nil}h", "_without_dwz --without-dwz",
+    )  # fmt: skip
+    names = [macro.partition(" ")[0] for macro in macros]
+    spec = tmp_path / "x.spec"
+    shown = "".join(f"{name}=%{{{name}}};" for name in names)
+    spec.write_text(f"Name: x\nVersion: 1\nRelease: 1\nLicense: x\nSummary: {shown}\n%description\n%files\n")
+
+    def read_by_rpm(*words: str) -> str:
+        command = ["rpmspec", "-q", "--srpm", "--qf", "%{SUMMARY}", *words, str(spec)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    for_rpmspec = [word for word in recipe.options("rpm") if word != "--nocheck"]
+    defined = [word for macro in macros for word in ("--define", macro)]
+    assert read_by_rpm(*for_rpmspec) == read_by_rpm(*defined)
+    assert "%{" not in read_by_rpm(*defined)
+
+
 def test_every_key_is_given() -> None:
     """Each key of a recipe reaches the kind of packages that it is for, and no other."""
     recipe = Recipe(

@@ -28,8 +28,11 @@ def test_version() -> None:
 
 @pytest.mark.parametrize(("target", "pkg_type"), [(DEB, "deb"), (RPM, "rpm")])
 def test_dependencies(target: Target, pkg_type: str) -> None:
-    """Build dependencies are those of the target's packages."""
-    assert commands.dependencies(target) == ["bash", "scripts/dependencies.sh", pkg_type]
+    """Build dependencies are those of the target's packages; macros follow, each as one word."""
+    assert commands.dependencies(target, []) == ["bash", "scripts/dependencies.sh", pkg_type]
+    assert commands.dependencies(target, ["a 1", "b 2"]) == [
+        "bash", "scripts/dependencies.sh", pkg_type, "a 1", "b 2",
+    ]  # fmt: skip
 
 
 def test_tarball() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from model.recipes import Recipe
 from model.targets import Target
 from tests.git_repositories import commit, new_repository
 from tests.integration.harness import DEB, ROOTS
@@ -194,9 +195,13 @@ def test_a_commit_that_names_no_dependencies_is_refused(tmp_path: Path) -> None:
 # A spec; there is no dnf on a machine that builds Ceph's debs, so one stands in that has rpm read the spec
 
 DNF = """\
-[ "$1 $2 $3" = "builddep -y --spec" ] || exit 2
-rpmspec -q --buildrequires "$4" || exit 1
-! rpmspec -q --buildrequires "$4" | grep -q never || { echo "No matching package to install: 'never-there-devel'"; exit 1; }
+[ "$1 $2" = "builddep -y" ] || exit 2
+shift 2
+macros=()
+while [ "$1" = --define ]; do macros+=("$1" "$2"); shift 2; done
+[ "$1" = --spec ] || exit 2
+rpmspec -q --buildrequires "${macros[@]}" "$2" || exit 1
+! rpmspec -q --buildrequires "${macros[@]}" "$2" | grep -q never || { echo "No matching package to install: 'never-there-devel'"; exit 1; }
 """
 SPEC = """\
 Name: tiny
@@ -229,6 +234,44 @@ def test_what_a_spec_requires_is_installed(
     else:
         assert finished.returncode == 0, finished.stderr
         assert "gcc\n" in finished.stdout
+
+
+CONDITIONAL = """\
+%bcond_with fuse
+%bcond_without dbus
+{spec}
+%if %{{with fuse}}
+BuildRequires: fuse-devel
+%endif
+%if %{{with dbus}}
+BuildRequires: dbus-devel
+%endif
+%if 0%{{?selinux:1}}
+BuildRequires: checkpolicy >= %{{selinux}}
+%endif
+"""
+
+
+def test_the_recipe_decides_what_a_spec_requires(tmp_path: Path) -> None:
+    """BuildRequires that an option of the recipe turns on are installed, and those that it turns off are not."""
+    head, description = SPEC.format(version="1", requires="gcc").split("%description")
+    text = CONDITIONAL.format(spec=head) + f"%description{description}"
+    commit(new_repository(tmp_path / "src"), "first", {"tiny.spec": text})
+    path = tool(tmp_path / "bin", "dnf", DNF)
+    tool(tmp_path / "bin", "sudo", 'shift; exec "$@"')
+
+    def installed(*options: str) -> list[str]:
+        macros = Recipe(rpmbuild=options).macros("rpm")
+        finished = run_script(tmp_path, "dependencies", "rpm", *macros, path=path, BUILDPACKAGES_STAND_IN="")
+        assert finished.returncode == 0, finished.stderr
+        return sorted(finished.stdout.splitlines())
+
+    assert installed() == ["dbus-devel", "gcc"]
+    assert installed("--with=fuse", "--without", "dbus", "--define=selinux 2.5") == [
+        "checkpolicy >= 2.5",
+        "fuse-devel",
+        "gcc",
+    ]
 
 
 def test_a_process_left_in_the_background_holds_nothing_up(tmp_path: Path) -> None:

@@ -313,11 +313,12 @@ class TestDependenciesAndTarball(StepCase):
         await self.finds(SUCCESS, "build dependencies installed")
 
     async def test_a_recipe_reaches_dependencies(self) -> None:
-        """The variables of a recipe are there when dependencies are installed."""
+        """The variables and macros of a recipe are there when dependencies are installed."""
         variables = {"CEPH_EXTRA_CMAKE_ARGS": "-DA=1 -DB=2", "X": "y z"}
+        macros = ["_with_a --with-a", "_without_dwz --without-dwz"]
         self.given(BuildDependencies(recipe=RECIPE), key=RPM)
         self.expect_commands(
-            shell("bash", "scripts/dependencies.sh", "rpm", env=variables).stdout(report()).exit(0)
+            shell("bash", "scripts/dependencies.sh", "rpm", *macros, env=variables).stdout(report()).exit(0)
         )
         await self.finds(SUCCESS, "build dependencies installed")
 
