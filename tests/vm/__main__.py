@@ -84,7 +84,12 @@ class Virtual(CloudInstallation):
         url = f"git://{hypervisor.ADDRESS}:{git}/"
         super().__init__(
             directory, lab,
-            clouds=[{"images": {"*-bookworm-*": guest.NAME}, "nova_flavor": NOVA_FLAVOR, "max_instances": 1}],
+            clouds=[
+                {
+                    "images": {"*-bookworm-*": guest.NAME}, "nova_flavor": NOVA_FLAVOR, "max_instances": 1,
+                    "environment": {"BUILDPACKAGES_DEMO_DOWNLOADS": f"http://{hypervisor.ADDRESS}:{downloads}"},
+                }
+            ],
             git={"allowed": [url]},
             projects={"ceph": {"git_url": f"{url}ceph.git", "canonical_url": f"{url}ceph.git"}},
             packages={
@@ -94,7 +99,6 @@ class Virtual(CloudInstallation):
             },
             workers={"host": hypervisor.ADDRESS, "start_timeout": 900, "attempts": 1},
             build={"memory_per_job": 1024},
-            openstack={"environment": {"BUILDPACKAGES_DEMO_DOWNLOADS": f"http://{hypervisor.ADDRESS}:{downloads}"}},
         )  # fmt: skip
         self.git_port, self.downloads_port = git, downloads
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from lab import hypervisor
+from tests.vm.__main__ import Virtual
 from tests.vm.machine_life import Event, console_events, step_events, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 CONSOLE = """\
 [    0.000000] Linux version 6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org)\r
@@ -54,3 +64,15 @@ def test_table_tells_when_and_how_long() -> None:
         "| 2.5 | 2.5 | a/b |",
         "| 30.0 | 27.5 | gone |",
     ]
+
+
+def test_the_settings_of_its_master_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of the virtual machine runs seldom, so its settings are held against the product here."""
+    monkeypatch.setattr(hypervisor, "ADDRESS", "127.0.0.1")
+    lab: Any = SimpleNamespace(clouds_yaml=tmp_path / "clouds.yaml")
+    here = Virtual(tmp_path, lab)
+    openstack = here.settings.workers.openstack
+    assert openstack is not None
+    [cloud] = openstack.clouds
+    assert cloud.environment == {"BUILDPACKAGES_DEMO_DOWNLOADS": f"http://127.0.0.1:{here.downloads_port}"}
+    assert openstack.contradictions(here.settings.selected_targets) == []
