@@ -116,7 +116,7 @@ def _debs(source: Path, key: PackageKey) -> list[str]:
     digest = hashlib.sha256(b"source").hexdigest()
     md5 = hashlib.md5(b"source").hexdigest()
     (pool / "ceph_1-1.dsc").write_text(
-        f"Format: 1.0\nSource: ceph\nBinary: ceph\nArchitecture: any\nVersion: 1-1\n{fields}"
+        f"Format: 1.0\nSource: ceph\nBinary: {', '.join(_sizes())}\nArchitecture: any\nVersion: 1-1\n{fields}"
         f"Checksums-Sha256:\n {digest} 6 {tarball.name}\nFiles:\n {md5} 6 {tarball.name}\n"
     )
     return list(_sizes())
@@ -213,6 +213,7 @@ def serve(directory: Path, key: PackageKey) -> None:
         state=directory / "s",
         packages_url="http://127.0.0.1/",
         targets=[key.target],
+        names={},
     )
     took: dict[str, float] = {}
     made = RepositoryMetadata.make

@@ -57,11 +57,18 @@ def _row(name: str) -> str:
     return name
 
 
+def _pattern(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9*?][A-Za-z0-9+._*?-]{0,99}", text):
+        raise ValueError("must be the name of a package, or a pattern of such names with * or ?")
+    return text
+
+
 GitUrl = Annotated[str, AfterValidator(_git_url)]
 _Line = Annotated[str, AfterValidator(_line)]
 _Word = Annotated[str, AfterValidator(_word)]
 _Option = Annotated[str, AfterValidator(_option)]
 _Variable = Annotated[str, AfterValidator(_variable)]
+_Pattern = Annotated[str, AfterValidator(_pattern)]
 _Row = Annotated[str, AfterValidator(_row)]
 ProjectName = Annotated[str, AfterValidator(check_project)]
 FlavorName = Annotated[str, AfterValidator(check_flavor)]
@@ -95,6 +102,8 @@ class Project:
     """The tags that are versions: a git glob with at most one star, as in a refspec."""
     spec: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]*)?$", max_length=80)] = ""
     """Name of the spec file without `.spec`; empty: the tree has only one."""
+    packages: tuple[_Pattern, ...] = ()
+    """Patterns of the names that its packages may have and provide; empty: master.package_names has the default."""
     flavors: FlavorSettings = field(default_factory=dict)
 
 

@@ -23,6 +23,7 @@ from twisted.python import log
 
 from master.completeness import recorded
 from master.confined import Confined
+from master.package_names import PackageNames
 from master.refs import LastResolved
 from master.repository_metadata import RepositoryMetadata, missing_tools
 from master.signing import SigningKey
@@ -32,7 +33,7 @@ from model import layout
 from model.package_key import PackageKey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from model.targets import Target
 
@@ -137,10 +138,12 @@ class Publisher(BuildbotService):
         state: Path,
         packages_url: str,
         targets: Sequence[Target],
+        names: Mapping[str, tuple[str, ...]],
     ) -> None:
-        """Take the directories, the registry of uploads, and the URL that all is served at."""
+        """`names` are the patterns of the names of each project's packages; empty patterns mean the default."""
         await super().reconfigService()
         self._url = packages_url
+        self._names = {project: PackageNames.of(project, patterns) for project, patterns in names.items()}
         self._targets = {target.name: target for target in targets}
         if not hasattr(self, "_tree"):
             self._tree = tree
@@ -242,7 +245,9 @@ class Publisher(BuildbotService):
         manifest = await deferToThread(check_upload, key, directory, upload.files)
         if manifest.version != record["version"]:
             raise ValueError(f"the manifest says version {manifest.version}, git {record['version']}")
-        metadata = RepositoryMetadata(self._confined, self._url)
+        project = key.target.project
+        names = self._names.get(project) or PackageNames.of(project)
+        metadata = RepositoryMetadata(self._confined, self._url, names)
         made = await metadata.make(key, directory, manifest, upload.files)
         for path in layout.signed_files(key.target):
             await self._key.sign(directory / path)

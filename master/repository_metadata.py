@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from master.confined import Confined
+    from master.package_names import PackageNames
     from model.manifest import Manifest
     from model.package_key import PackageKey
 
@@ -55,9 +56,10 @@ def missing_tools(pkg_types: Iterable[str]) -> list[str]:
 class RepositoryMetadata:
     """Makes the metadata of uploads, which will be served below `packages_url`."""
 
-    def __init__(self, confined: Confined, packages_url: str) -> None:
+    def __init__(self, confined: Confined, packages_url: str, names: PackageNames) -> None:
         self._confined = confined
         self._url = packages_url
+        self._names = names
 
     async def make(
         self, key: PackageKey, directory: Path, manifest: Manifest, received: Mapping[str, File]
@@ -78,7 +80,9 @@ class RepositoryMetadata:
         top = f"dists/{dist}"
         packages = await self._confined.run(directory, ["apt-ftparchive", *_SHA256_ONLY, "packages", "pool"])
         sources = await self._confined.run(directory, ["apt-ftparchive", "sources", "pool"])
-        await self._confined.in_thread(check_debs, key, manifest, packages, sources, received)
+        await self._confined.in_thread(
+            check_debs, key, manifest, packages, sources, received, names=self._names
+        )
         made = []
         for name, text in ((f"binary-{arch}/Packages", packages), ("source/Sources", sources)):
             path = f"{top}/main/{name}"
@@ -118,7 +122,7 @@ class RepositoryMetadata:
                 path = f"{part}/repodata/{name}"
                 made.append(await self._confined.in_thread(_write, directory, path, data))
         primaries = {part: files["primary.xml.gz"] for part, files in written.items()}
-        await self._confined.in_thread(check_rpms, key, manifest, primaries, expected)
+        await self._confined.in_thread(check_rpms, key, manifest, primaries, expected, names=self._names)
         return made
 
     async def _add_release_rpm(self, key: PackageKey, directory: Path, path: str) -> File:

@@ -38,6 +38,7 @@ def services(settings: Settings) -> list[BuildbotService]:
             state=settings.state,
             packages_url=packages.url,
             targets=settings.selected_targets,
+            names={name: project.packages for name, project in settings.projects.items()},
         ),
         PackageServer(
             port=f"tcp:{packages.port}:interface={packages.host}",

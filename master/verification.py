@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from xml.etree.ElementTree import Element
 
+    from master.package_names import PackageNames
     from model.package_key import PackageKey
 
 _MOST_INDEX = 64 * 1024 * 1024
@@ -32,6 +33,15 @@ _MOST_INDEX = 64 * 1024 * 1024
 
 _DEB = re.compile(r".+\.d?deb\Z")
 _UNASKED = ("essential", "important", "protected")
+_OF_A_SYSTEM = ("required", "important")
+"""Priorities of the packages that debootstrap and mmdebstrap install without a request."""
+
+_DEBUG_SYMBOLS = "-dbgsym"
+"""End of the names of debs that debhelper makes, and that no control file names."""
+
+_CLAIMS = ("provides", "obsoletes", "supplements")
+"""Fields of an rpm by which dnf installs it in place of another package, or because of one."""
+
 _SOURCE = re.compile(r"(?P<name>[^\s()]+)(?:\s*\((?P<version>[^\s()]+)\))?\Z")
 
 _COMMON = "{http://linux.duke.edu/metadata/common}"
@@ -77,26 +87,40 @@ def check_upload(key: PackageKey, directory: Path, received: Mapping[str, File])
 
 
 def check_debs(
-    key: PackageKey, manifest: Manifest, packages: bytes, sources: bytes, received: Mapping[str, File]
+    key: PackageKey,
+    manifest: Manifest,
+    packages: bytes,
+    sources: bytes,
+    received: Mapping[str, File],
+    *,
+    names: PackageNames,
 ) -> None:
-    """Check that Packages and Sources hold the received files, each once, and of the right version."""
+    """Check that Packages and Sources hold the received files, each once, of the right version and allowed names."""
     debs = {path for path in received if _DEB.match(path)}
-    indexed = list(_debs(key, packages))
+    indexed = list(_debs(key, packages, names))
     _check_indexed(indexed, received, debs, "apt-ftparchive")
-    source = _check_sources(manifest, sources, received, debs)
+    source, named = _check_sources(manifest, sources, received, debs)
     for package in indexed:
         if package.source != source:
             raise ValueError(f"{package.file.path} comes from {package.source}, not from {source}")
+        if package.name.removesuffix(_DEBUG_SYMBOLS) not in named:
+            raise ValueError(f"{package.file.path} is a package that the sources do not name")
     _check_expected(key, manifest, indexed)
     if all(package.version != manifest.version for package in indexed if package.name in manifest.packages):
         raise ValueError(f"no expected package is of version {manifest.version}")
 
 
 def check_rpms(
-    key: PackageKey, manifest: Manifest, primaries: Mapping[str, bytes], received: Mapping[str, File]
+    key: PackageKey,
+    manifest: Manifest,
+    primaries: Mapping[str, bytes],
+    received: Mapping[str, File],
+    *,
+    names: PackageNames,
 ) -> None:
-    """Check that the primary.xml.gz of each part hold the received rpms, each once, and of the right version."""
-    indexed = [package for part, data in primaries.items() for package in _rpms(part, data)]
+    """Check that the primary.xml.gz hold the received rpms, each once, of the right version and allowed names."""
+    ours = layout.release_rpm(key.target)
+    indexed = [package for part, data in primaries.items() for package in _rpms(part, data, names, ours)]
     rpms = {path for path in received if path.endswith(".rpm")}
     _check_indexed(indexed, received, rpms, "createrepo_c")
     [source] = [package for package in indexed if package.file.path.startswith("SRPMS/")]
@@ -104,11 +128,7 @@ def check_rpms(
         raise ValueError(
             f"{source.file.path} is of version {source.version}, which does not hold {manifest.version}"
         )
-    binaries = [
-        package
-        for package in indexed
-        if package is not source and package.file.path != layout.release_rpm(key.target)
-    ]
+    binaries = [package for package in indexed if package is not source and package.file.path != ours]
     for package in binaries:
         if f"SRPMS/{package.source}" != source.file.path:
             raise ValueError(
@@ -146,7 +166,11 @@ def _check_indexed(
 
 
 def _check_expected(key: PackageKey, manifest: Manifest, indexed: Iterable[Indexed]) -> None:
-    names = {package.name for package in indexed}
+    names: set[str] = set()
+    for package in indexed:
+        if package.name in names:
+            raise ValueError(f"{package.file.path} is a second package of the name {package.name!r}")
+        names.add(package.name)
     missing = [name for name in manifest.packages if name not in names]
     if missing:
         raise ValueError(f"packages that the sources name are missing: {', '.join(missing)}")
@@ -157,7 +181,7 @@ def _check_expected(key: PackageKey, manifest: Manifest, indexed: Iterable[Index
         )
 
 
-def _debs(key: PackageKey, packages: bytes) -> Iterator[Indexed]:
+def _debs(key: PackageKey, packages: bytes, names: PackageNames) -> Iterator[Indexed]:
     """Read Packages, whose stanzas are the control files of the debs with Filename, Size and SHA256."""
     for stanza in stanzas(packages):
         path, name, version, arch = (
@@ -169,6 +193,12 @@ def _debs(key: PackageKey, packages: bytes) -> Iterator[Indexed]:
         for field in _UNASKED:
             if stanza.get(field, "no") != "no":
                 raise ValueError(f"{path} is marked {field.capitalize()}: apt would install it unasked")
+        if stanza.get("priority", "optional") in _OF_A_SYSTEM:
+            raise ValueError(
+                f"{path} has the priority {stanza['priority']}, which is for packages of a distribution"
+            )
+        names.check(path, name)
+        names.check_claims(path, "Provides", _relations(stanza.get("provides", "")))
         source = _SOURCE.match(stanza.get("source", name))
         if source is None:
             raise ValueError(f"{path} has the field Source: {stanza['source'][:80]!r}")
@@ -177,8 +207,17 @@ def _debs(key: PackageKey, packages: bytes) -> Iterator[Indexed]:
         )
 
 
-def _check_sources(manifest: Manifest, text: bytes, received: Mapping[str, File], debs: set[str]) -> str:
-    """Return `name (version)` of the one source package, all of whose files were received."""
+def _relations(value: str) -> Iterator[str]:
+    """Yield the names of a field like Provides, without versions and architectures."""
+    for relation in value.split(","):
+        if name := re.split(r"[\s(:]", relation.strip(), maxsplit=1)[0]:
+            yield name
+
+
+def _check_sources(
+    manifest: Manifest, text: bytes, received: Mapping[str, File], debs: set[str]
+) -> tuple[str, set[str]]:
+    """Return `name (version)` of the one source package, all of whose files were received, and its packages' names."""
     found = list(stanzas(text))
     if len(found) != 1:
         raise ValueError("the .dsc, or a file that it lists, cannot be read by apt-ftparchive")
@@ -200,15 +239,18 @@ def _check_sources(manifest: Manifest, text: bytes, received: Mapping[str, File]
             raise ValueError(f"the .dsc lists other files in {field.capitalize()} than in Checksums-Sha256")
     if stanza["version"] != manifest.version:
         raise ValueError(f"the .dsc is of version {stanza['version']}, not {manifest.version}")
-    return f"{stanza['package']} ({stanza['version']})"
+    return f"{stanza['package']} ({stanza['version']})", set(_relations(stanza["binary"]))
 
 
-def _rpms(part: str, compressed: bytes) -> Iterator[Indexed]:
+def _rpms(part: str, compressed: bytes, names: PackageNames, ours: str) -> Iterator[Indexed]:
     """Read a primary.xml.gz, package by package; each element is freed when it has been read."""
     try:
         for _, element in iterparse(BytesIO(gunzip(compressed))):
             if element.tag == f"{_COMMON}package":
-                yield _rpm(part, element)
+                package = _rpm(part, element)
+                if part != "SRPMS" and package.file.path != ours:
+                    _check_names(package, element, names)
+                yield package
                 element.clear()
     except (ParseError, DefusedXmlException, LookupError, zlib.error) as error:
         raise ValueError(f"the index of {part} cannot be read: {error}") from None
@@ -231,6 +273,18 @@ def _rpm(part: str, element: Element) -> Indexed:
     source = element.findtext(f"{_COMMON}format/{_RPM}sourcerpm") or ""
     file = _file({"size": size, "sha256": checksum.text or ""}, path)
     return Indexed(name, f"{version['ver']}-{version['rel']}", source, file)
+
+
+def _check_names(package: Indexed, element: Element, names: PackageNames) -> None:
+    """Refuse an rpm whose name, or a name that it claims, is not the project's."""
+    names.check(package.file.path, package.name)
+    for field in _CLAIMS:
+        rows = element.findall(f"{_COMMON}format/{_RPM}{field}/{_RPM}entry")
+        claimed = (row.attrib["name"] for row in rows)
+        # Capabilities such as libceph-common.so.2()(64bit) and python3dist(ceph) are not names of packages.
+        names.check_claims(
+            package.file.path, field.capitalize(), (name for name in claimed if "(" not in name)
+        )
 
 
 def _check_name(path: str, wanted: str, suffixes: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from master.confined import Confined
+from master.package_names import PackageNames
 from master.repository_metadata import RepositoryMetadata
 from master.verification import check_upload
 from model.manifest import File
@@ -24,6 +25,9 @@ SCRIPTS = ROOT / "steps" / "scripts"
 DEB_KEY = "ceph-deb-jammy-x86_64-default/73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5"
 DEB_VERSION = "19.2.0-3-g73e2fc59-1"
 DEB_NAMES = ["ceph", "ceph-common", "python3-ceph-argparse"]
+
+DEBS_NAMED = (*DEB_NAMES, "ceph-mgr", "ceph-mon", "ceph-odd", "ceph-release", "libceph2")
+"""The packages of debian/control; most tests build those of DEB_NAMES only."""
 
 RPM_KEY = "ceph-rpm-centos9-x86_64-default/73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5"
 RPM_VERSION = "19.2.0-3.g73e2fc59"
@@ -103,8 +107,8 @@ def build_source(directory: Path, version: str = DEB_VERSION) -> None:
     (root / "debian/source/format").write_text("3.0 (quilt)\n")
     (root / "debian/changelog").write_text(CHANGELOG.format(version=version))
     (root / "debian/control").write_text(
-        "Source: ceph\nMaintainer: Packages on demand <packages@localhost>\n\n"
-        "Package: ceph\nArchitecture: any\nDescription: a package\n"
+        "Source: ceph\nMaintainer: Packages on demand <packages@localhost>\n"
+        + "".join(f"\nPackage: {name}\nArchitecture: any\nDescription: a package\n" for name in DEBS_NAMED)
     )
     upstream = directory / f"ceph_{version.rpartition('-')[0]}.orig.tar.gz"
     subprocess.run(["tar", "-czf", upstream, "-C", directory, "--exclude=debian", "ceph.root"], check=True)
@@ -159,7 +163,7 @@ def make_metadata(directory: Path) -> list[File]:
     async def make(reactor: Any) -> list[File]:
         key, received = key_of(directory), files_of(directory)
         manifest = check_upload(key, directory, received)
-        metadata = RepositoryMetadata(Confined(reactor), PACKAGES_URL)
+        metadata = RepositoryMetadata(Confined(reactor), PACKAGES_URL, PackageNames.of("ceph"))
         return await metadata.make(key, directory, manifest, received)
 
     made: list[File] = finish(make)

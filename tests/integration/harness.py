@@ -16,6 +16,7 @@ import yaml
 
 from demo import ceph_shaped, servers
 from master import control
+from master.package_names import CEPH_PACKAGES
 from master.settings import Settings
 from master.users import operator_token
 from tests import patience
@@ -47,7 +48,7 @@ class Installation:
         self.git_url = f"git://127.0.0.1:{git}/ceph.git"
         data: dict[str, Any] = {
             "git": {"allowed": [f"git://127.0.0.1:{git}/", *also_allowed], "timeout": 5 * SLOW},
-            "projects": {"ceph": {}},
+            "projects": {"ceph": {"packages": [*CEPH_PACKAGES, "tiny", "tiny-*"]}},
             "targets": [DEB, RPM],
             "www": {"port": www, "url": f"http://127.0.0.1:{www}/"},
             "packages": {"port": packages, "url": f"http://127.0.0.1:{packages}/"},

@@ -202,3 +202,16 @@ def test_flavors_are_cephs(tmp_path: Path) -> None:
     assert problems(tmp_path, text) == [
         "flavors: these are of the project ceph, which `projects` does not name"
     ]
+
+
+def test_the_names_of_packages_are_patterns(tmp_path: Path) -> None:
+    """`packages` has names and shell patterns; anything else is refused where it is written."""
+    good = ISCSI + "    packages: ['ceph-iscsi*', tcmu-runner]\ntargets: ['ceph-iscsi-*']\n"
+    assert read(tmp_path, good).projects["ceph-iscsi"].packages == ("ceph-iscsi*", "tcmu-runner")
+    assert read(tmp_path, good).projects["ceph"].packages == ()
+    bad = ISCSI + "    packages: ['a b', '']\ntargets: ['ceph-iscsi-*']\n"
+    sentence = "must be the name of a package, or a pattern of such names with * or ?"
+    assert problems(tmp_path, bad) == [
+        f"projects.ceph-iscsi.packages.0: {sentence} (it is 'a b')",
+        f"projects.ceph-iscsi.packages.1: {sentence} (it is '')",
+    ]

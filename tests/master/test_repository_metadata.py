@@ -118,14 +118,14 @@ def control_deb(path: Path, control: bytes, *, members: tuple[str, ...] = (), pa
 
 
 FIELDS = f"""\
-Package: odd
+Package: ceph-odd
 Version: {DEB_VERSION}
 Source: ceph
 Architecture: amd64
 Maintainer: a <a@example.invalid>
 Description: x
 """.encode()
-ODD = f"{POOL}/odd_{DEB_VERSION}_amd64.deb"
+ODD = f"{POOL}/ceph-odd_{DEB_VERSION}_amd64.deb"
 
 
 # debs
@@ -171,7 +171,7 @@ def test_release_is_for_the_target(deb: Path) -> None:
         FIELDS + b"Filename: ../../evil.deb\nSize: 7\nSHA256: 00\nStatus: install ok installed\n",
         FIELDS + b"\nPackage: injected\nVersion: 1\nArchitecture: amd64\n",
         FIELDS + b"X-A: a\n .\n\t b\n",
-        FIELDS.replace(b"Package: odd", b"Package: evil\nPackage: odd"),
+        FIELDS.replace(b"Package: ceph-odd", b"Package: evil\nPackage: ceph-odd"),
         FIELDS.replace(b"Package:", b"package :"),
         FIELDS + b"X-Long: " + b"y" * 1_000_000 + b"\n",
     ],
@@ -187,8 +187,8 @@ def test_apt_and_the_master_read_an_odd_control_file_alike(deb: Path, control: b
 @pytest.mark.parametrize(
     ("control", "sentence"),
     [
-        (FIELDS.replace(b"Package: odd", b"Package: odd\nPackage: ceph-mon"), f"{ODD} holds the package 'ceph-mon_{DEB_VERSION}_amd64': a package's file must have its name"),
-        (FIELDS.replace(b"Package: odd", b"Package: ../odd"), f"{ODD} holds the package '../odd_{DEB_VERSION}_amd64': a package's file must have its name"),
+        (FIELDS.replace(b"Package: ceph-odd", b"Package: ceph-odd\nPackage: ceph-mon"), f"{ODD} holds the package 'ceph-mon_{DEB_VERSION}_amd64': a package's file must have its name"),
+        (FIELDS.replace(b"Package: ceph-odd", b"Package: ../odd"), f"{ODD} holds the package '../odd_{DEB_VERSION}_amd64': a package's file must have its name"),
         (FIELDS + b"X-A: a\nX-A: b\n", f"the control file of {ODD} has the field X-A twice"),
         (FIELDS + b"X-A: a\nx-a: b\n", f"the control file of {ODD} has the field x-a twice"),
         (FIELDS + b"MD5sum: 00\n", f"the control file of {ODD} has the field MD5sum, which only an archive writes"),
@@ -199,11 +199,11 @@ def test_apt_and_the_master_read_an_odd_control_file_alike(deb: Path, control: b
         (FIELDS + b"X-A: a\n# comment\nX-B: b\n", f"the control file of {ODD} has a line that is no field, nor the text of one: b'# comment'"),
         (FIELDS + b"X-A: a\x0cb\n", f"the control file of {ODD} has a line that is no field, nor the text of one: b'X-A: a\\x0cb'"),
         (FIELDS.replace(b"Source: ceph\n", b"X-A: a\r\n\r\n"), f"the control file of {ODD} has no field Architecture"),
-        (FIELDS.replace(b"Source: ceph\n", b""), f"{ODD} comes from odd ({DEB_VERSION}), not from ceph ({DEB_VERSION})"),
+        (FIELDS.replace(b"Source: ceph\n", b""), f"{ODD} comes from ceph-odd ({DEB_VERSION}), not from ceph ({DEB_VERSION})"),
         (FIELDS.replace(b"Source: ceph", b"Source: ceph (1-1)"), f"{ODD} comes from ceph (1-1), not from ceph ({DEB_VERSION})"),
         (FIELDS.replace(b"Source: ceph", b"Source: a b c"), f"{ODD} has the field Source: 'a b c'"),
         (FIELDS.replace(b"amd64", b"arm64"), f"{ODD} is for arm64, not amd64"),
-        (FIELDS.replace(b"amd64", b"all"), f"{ODD} holds the package 'odd_{DEB_VERSION}_all': a package's file must have its name"),
+        (FIELDS.replace(b"amd64", b"all"), f"{ODD} holds the package 'ceph-odd_{DEB_VERSION}_all': a package's file must have its name"),
         (b"\n\n", f"{ODD} is no package that apt-ftparchive can read"),
     ],
 )  # fmt: skip
@@ -271,16 +271,16 @@ def test_debug_debs_of_ubuntu_are_indexed(deb: Path, tmp_path: Path) -> None:
 
 def test_a_binary_may_have_a_version_of_its_own(deb: Path, tmp_path: Path) -> None:
     """With `dh_gencontrol -- -v3:2.4.6-1` a deb has an epoch, which its file's name has not; its Source field has the build's version."""
-    build_deb(deb / POOL, "libx2", "3:2.4.6-1", more=f"Source: ceph ({DEB_VERSION})\n")
-    make(deb, [*DEB_NAMES, "libx2"])
+    build_deb(deb / POOL, "libceph2", "3:2.4.6-1", more=f"Source: ceph ({DEB_VERSION})\n")
+    make(deb, [*DEB_NAMES, "libceph2"])
     listed = {row[0]: row[1:3] for row in read_by_apt(deb, tmp_path)}
-    assert listed["libx2"] == ("3:2.4.6-1", f"{POOL}/libx2_2.4.6-1_amd64.deb")
+    assert listed["libceph2"] == ("3:2.4.6-1", f"{POOL}/libceph2_2.4.6-1_amd64.deb")
 
 
 def test_an_expected_package_carries_the_version(deb: Path) -> None:
     """If no expected package has the published version, nothing shows which version is installed: it is refused."""
-    build_deb(deb / POOL, "libx2", "2.4.6-1", more=f"Source: ceph ({DEB_VERSION})\n")
-    assert refusal(deb, ["libx2"]) == f"no expected package is of version {DEB_VERSION}"
+    build_deb(deb / POOL, "libceph2", "2.4.6-1", more=f"Source: ceph ({DEB_VERSION})\n")
+    assert refusal(deb, ["libceph2"]) == f"no expected package is of version {DEB_VERSION}"
 
 
 def test_missing_packages_are_all_named(deb: Path) -> None:
@@ -431,8 +431,8 @@ def _two_sources(rpm: Path) -> None:
 
 def _of_another_source(rpm: Path) -> None:
     (rpm / "x86_64" / CEPH_RPM.partition("/")[2]).unlink()
-    build_rpm(rpm / "else", SPEC.replace("Name: ceph", "Name: other"))
-    for path in (rpm / "else").rglob("other*.x86_64.rpm"):
+    build_rpm(rpm / "else", SPEC.replace("Name: ceph", "Name: ceph-other"))
+    for path in (rpm / "else").rglob("ceph-other*.x86_64.rpm"):
         shutil.move(path, rpm / "x86_64")
     shutil.rmtree(rpm / "else")
 
@@ -461,7 +461,7 @@ def _reserved(rpm: Path) -> None:
         (_header_says_another_name, f"{ARGPARSE_RPM} is no package that createrepo_c can read"),
         (_header_says_gigabytes, f"{ARGPARSE_RPM} is no package that createrepo_c can read"),
         (_two_sources, "the upload has 2 source rpms instead of one"),
-        (_of_another_source, f"x86_64/other-19.2.0-3.g73e2fc59.el9.x86_64.rpm comes from other-19.2.0-3.g73e2fc59.el9.src.rpm, not from {SOURCE_RPM}"),
+        (_of_another_source, f"x86_64/ceph-other-19.2.0-3.g73e2fc59.el9.x86_64.rpm comes from ceph-other-19.2.0-3.g73e2fc59.el9.src.rpm, not from {SOURCE_RPM}"),
         (_of_another_architecture, "x86_64/ceph-19.2.0-3.g73e2fc59.el9.aarch64.rpm is for aarch64, not x86_64"),
         (_reserved, "ceph-release is the package that the master makes; a build may have none of this name"),
     ],

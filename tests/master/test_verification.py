@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from master import verification
+from master.package_names import PackageNames
 from master.verification import check_rpms, check_upload, gunzip
 from model.manifest import File, Manifest
 from model.package_key import PackageKey
@@ -206,6 +207,7 @@ def test_an_index_of_another_shape_is_refused(old: str, new: str, sentence: str)
     text = f"{HEAD}{PACKAGE.replace(old, new, 1)}</metadata>"
     with pytest.raises(ValueError) as caught:
         check_rpms(
-            PackageKey.from_string(RPM_KEY), manifest, {"x86_64": gzip.compress(text.encode())}, received
-        )
+            PackageKey.from_string(RPM_KEY), manifest, {"x86_64": gzip.compress(text.encode())}, received,
+            names=PackageNames("ceph", ("a",)),
+        )  # fmt: skip
     assert str(caught.value).startswith(sentence)
