@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels purge clean
+.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels rotate-key retire-key purge clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -34,6 +34,12 @@ wheels: .venv/installed  ## get what build machines install buildbot-worker from
 
 user: .venv/installed  ## make a secret for a user, and print its lines for settings.yaml (NAME=alice)
 	@$(PYTHON) -m master.users $(NAME)
+
+rotate-key:  ## make a new signing key, which signs besides the present one
+	@$(PYTHON) -m master.signing rotate
+
+retire-key:  ## let only the newest signing key sign from now on (FORGET=1 takes the others out of key.asc, too)
+	@$(PYTHON) -m master.signing retire $(if $(FORGET),--forget)
 
 purge:  ## remove published packages (KEY=TARGET/SHA1, or OLDER_THAN=DAYS; DRY_RUN=1 only lists them)
 	@$(PYTHON) -m master.purge $(KEY) $(if $(OLDER_THAN),--older-than $(OLDER_THAN)) $(if $(DRY_RUN),--dry-run)

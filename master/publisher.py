@@ -139,9 +139,14 @@ class Publisher(BuildbotService):
         packages_url: str,
         targets: Sequence[Target],
         names: Mapping[str, tuple[str, ...]],
+        key_days: int = 730,
     ) -> None:
-        """`names` are the patterns of the names of each project's packages; empty patterns mean the default."""
+        """`names` are the patterns of the names of each project's packages; empty patterns mean the default.
+
+        A signing key that is made ends after `key_days`.
+        """
         await super().reconfigService()
+        self._key_days = key_days
         self._url = packages_url
         self._names = {project: PackageNames.of(project, patterns) for project, patterns in names.items()}
         self._targets = {target.name: target for target in targets}
@@ -151,6 +156,9 @@ class Publisher(BuildbotService):
             self._state = state
             self._upload_of: dict[int, Upload] = {}
             self._ends: Any = None
+        if hasattr(self, "_key"):
+            await self._warn_of_key()
+            await self._serve_key()
 
     @async_to_deferred
     async def startService(self) -> None:
@@ -161,8 +169,21 @@ class Publisher(BuildbotService):
         await deferToThread(self._uploads.wipe)
         self._last_resolved = LastResolved(self._state / "refs.json")
         self._confined = Confined(self.master.reactor)
-        self._key = SigningKey(self.master.reactor, self._state / "gnupg")
+        self._key = SigningKey(self.master.reactor, self._state / "gnupg", self._key_days)
         await self._key.prepare()
+        await self._warn_of_key()
+        await self._serve_key()
+        for key, ref in self._last_resolved.all(self._targets):
+            if await deferToThread(self._tree.record, key):
+                await deferToThread(self._tree.link, key, [ref])
+        self._ends = await self.master.mq.startConsuming(self._build_ended, ("builds", None, "finished"))
+
+    async def _warn_of_key(self) -> None:
+        for sentence in await self._key.warnings():
+            log.msg(f"warning: {sentence}")
+
+    async def _serve_key(self) -> None:
+        """Serve the public keys, which `make rotate-key` may have changed."""
         key_file = self._tree.tree / layout.KEY_FILE
         text = await self._key.public_key()
         if not key_file.exists() or key_file.read_bytes() != text:
@@ -170,10 +191,6 @@ class Publisher(BuildbotService):
             temporary.write_bytes(text)
             temporary.chmod(0o644)
             temporary.rename(key_file)
-        for key, ref in self._last_resolved.all(self._targets):
-            if await deferToThread(self._tree.record, key):
-                await deferToThread(self._tree.link, key, [ref])
-        self._ends = await self.master.mq.startConsuming(self._build_ended, ("builds", None, "finished"))
 
     @async_to_deferred
     async def stopService(self) -> None:
@@ -249,6 +266,7 @@ class Publisher(BuildbotService):
         names = self._names.get(project) or PackageNames.of(project)
         metadata = RepositoryMetadata(self._confined, self._url, names)
         made = await metadata.make(key, directory, manifest, upload.files)
+        await self._serve_key()
         for path in layout.signed_files(key.target):
             await self._key.sign(directory / path)
         record = {

@@ -39,6 +39,7 @@ def services(settings: Settings) -> list[BuildbotService]:
             packages_url=packages.url,
             targets=settings.selected_targets,
             names={name: project.packages for name, project in settings.projects.items()},
+            key_days=packages.signing_key_days,
         ),
         PackageServer(
             port=f"tcp:{packages.port}:interface={packages.host}",

@@ -86,6 +86,8 @@ class Packages:
     directory: Path = Path("packages")
     staging: Path = Path("staging")
     wheels: Path = Path("wheels")
+    signing_key_days: Annotated[int, Field(ge=1, le=3650)] = 730
+    """Days after which a signing key that is made ends."""
 
     @property
     def internal_url(self) -> str:

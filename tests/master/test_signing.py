@@ -16,6 +16,8 @@ from master.signing import SigningKey
 from tests.patience import until
 from tests.reactor import finish
 
+DAY = 24 * 3600
+
 
 @dataclass
 class Made:
@@ -91,21 +93,30 @@ def test_too_long_a_name_is_said() -> None:
         shutil.rmtree(short, ignore_errors=True)
 
 
+def listed(home: Path) -> list[list[str]]:
+    """Return the rows of gpg's listing of public keys."""
+    command = ["gpg", "--homedir", home, "--batch", "--list-keys", "--with-colons"]
+    lines = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
+    return [line.split(":") for line in lines]
+
+
 def test_the_key_has_the_name_that_teuthology_looks_for(made: Made) -> None:
-    """The key's uid holds `Ceph automated package`, it signs, and it does not expire."""
-    listed = subprocess.run(
-        ["gpg", "--homedir", made.home, "--batch", "--list-keys", "--with-colons"],
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout
-    rows = [line.split(":") for line in listed.splitlines()]
-    [uid] = [row[9] for row in rows if row[0] == "uid"]
-    [public] = [row for row in rows if row[0] == "pub"]
+    """The key's uid holds `Ceph automated package`."""
+    [uid] = [row[9] for row in listed(made.home) if row[0] == "uid"]
     assert "Ceph automated package" in uid
-    assert public[6] == ""
-    assert "s" in public[11].lower()
-    assert int(public[2]) >= 3072
+
+
+def test_d14_the_key_ends_and_a_subkey_signs(made: Made) -> None:
+    """The primary key certifies only; its one subkey signs; both end 730 days after they were made."""
+    rows = listed(made.home)
+    [public], [sub] = ([row for row in rows if row[0] == kind] for kind in ("pub", "sub"))
+    assert (public[11].lower(), sub[11]) == ("csc", "s")
+    for row in (public, sub):
+        assert int(row[2]) >= 3072
+        assert int(row[6]) - int(row[5]) == 730 * DAY
+    [key] = finish(lambda reactor: SigningKey(reactor, made.home).keys())
+    assert key.signer != key.fingerprint
+    assert key.expires in (int(public[6]), int(sub[6]))
 
 
 def test_the_key_is_made_once(made: Made) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
 from tests.integration import tiny
-from tests.integration.harness import DEB, Installation, tiny_installation
+from tests.integration.harness import CHECKOUT, DEB, Installation, tiny_installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,3 +35,30 @@ def test_c5_a_commit_that_builds_a_bash_is_not_published(here: Installation) -> 
         " projects.ceph.packages"
     ) in str(here.said(answer))
     assert not (here.packages / DEB / "sha1" / sha1).exists()
+
+
+def test_d14_a_rotation_takes_no_restart(here: Installation) -> None:
+    """`make rotate-key` and a reload serve both public keys; what is published then has both signatures."""
+    key = f"{here.packages_url}key.asc"
+    before = requests.get(key, timeout=60).text
+    command = [sys.executable, "-m", "master.signing", "rotate", "--settings", str(here.settings_file)]
+    ran = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True)
+    assert ran.stdout.count(", ends on ") == 2
+    here.reload()
+    served = requests.get(key, timeout=60).text
+    assert served != before
+    assert fingerprints(served) > fingerprints(before)
+    sha1 = here.repository.commit()
+    answer = here.ask(DEB, sha1=sha1)
+    assert here.wait(answer)["results"] == 0
+    signature = here.packages / DEB / "sha1" / sha1 / "dists/bookworm/Release.gpg"
+    packets = subprocess.run(["gpg", "--list-packets", signature], capture_output=True, text=True).stdout
+    assert packets.count(":signature packet:") == 2
+
+
+def fingerprints(armour: str) -> set[str]:
+    """Return the fingerprints of the primary keys of an armour."""
+    command = ["gpg", "--batch", "--show-keys", "--with-colons"]
+    shown = subprocess.run(command, input=armour, check=True, capture_output=True, text=True).stdout
+    rows = [line.split(":") for line in shown.splitlines()]
+    return {after[9] for row, after in itertools.pairwise(rows) if row[0] == "pub" and after[0] == "fpr"}
