@@ -34,6 +34,10 @@ class Ask:
     """`good_machine` and `min_machine`, as far as they were given; the first to ask decides."""
     link: str = ""
     """The URL of the link that the ref gets, or why it gets none; shown with the build."""
+    linked_ref: str = ""
+    """The ref, if it gets a link; recorded in the manifest."""
+    reachable_from: str = ""
+    """The ref, if the project's own repository has it at this commit; recorded in the manifest."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,8 @@ def _properties(ask: Ask) -> Properties:
         ("owner", ask.owner),
         ("reason", ask.reason),
         ("ref_link", ask.link),
+        ("linked_ref", ask.linked_ref),
+        ("reachable_from", ask.reachable_from),
         *ask.sizes.items(),
     ):
         properties.setProperty(name, value, "packages")

@@ -24,32 +24,37 @@ class Resolved:
     ref: str
     kind: str
     git_url: str
-    default_url: str
     said: Mapping[str, str | BaseException]
-    """Answers by URL; the one of `git_url` is a commit."""
+    """Answers by URL; the one of `git_url` is a commit. The others were asked for a branch or tag, whichever kind is requested."""
 
     @property
     def sha1(self) -> str:
         """The ref's commit in the repository that the request names."""
         return str(self.said[self.git_url])
 
-    @property
-    def linked_as(self) -> str:
-        """The URL of the repository that the link would belong to."""
-        return self.default_url if self.said.get(self.default_url) == self.sha1 else self.git_url
+    def is_at(self, git_url: str) -> bool:
+        """Return whether a repository has the ref at the same commit."""
+        return self.said.get(git_url) == self.sha1
 
-    def why_not(self, owner: str) -> str:
-        """Return why the ref gets no link, or an empty string; `owner` is the URL of the repository that has the link now."""
-        if self.linked_as == self.default_url:
+    def linked_as(self, default_url: str) -> str:
+        """Return the URL of the repository that the link would belong to."""
+        return default_url if self.is_at(default_url) else self.git_url
+
+    def why_not(self, default_url: str, owner: str) -> str:
+        """Return why the ref gets no link, or an empty string.
+
+        `default_url` is the project's own repository, `owner` the URL of the repository that has the link now.
+        """
+        if self.is_at(default_url):
             return ""
-        ours = self.said.get(self.default_url)
+        ours = self.said.get(default_url)
         if self.kind == OTHER:
-            return f"only {self.default_url} has links for refs that are no branches and no tags"
+            return f"only {default_url} has links for refs that are no branches and no tags"
         if isinstance(ours, str):
-            return f"{self.default_url} has another {self.kind or 'branch or tag'} {self.ref!r}"
+            return f"{default_url} has another branch or tag {self.ref!r}"
         if not isinstance(ours, RefUnknown):
-            return f"{self.default_url} could not be asked whether it has {self.ref!r} as well"
-        if owner in ("", self.git_url, self.default_url) or self._is_gone(owner):
+            return f"{default_url} could not be asked whether it has {self.ref!r} as well"
+        if owner in ("", self.git_url, default_url) or self._is_gone(owner):
             return ""
         return f"it is that of {self.ref!r} in {owner}"
 

@@ -103,6 +103,16 @@ class PublishedTree:
             except OSError as error:
                 log.msg(f"the link of ref {ref!r} to {key} cannot be made: {error}")
 
+    def unlink(self, target: Target, ref: str) -> None:
+        """Remove a ref's link, if there is one, and the directories that hold nothing after that."""
+        top, link = self.tree / target.name / "ref", self.tree / layout.ref_path(target, ref)
+        if not link.is_symlink():
+            return
+        link.unlink(missing_ok=True)
+        for parent in link.relative_to(top).parents:
+            with suppress(OSError):  # Another link is in it.
+                (top / parent).rmdir()
+
     def obstacle(self, target: Target, ref: str) -> str:
         """Return why a ref can have no link now, or an empty string.
 
@@ -226,6 +236,17 @@ class Publisher(BuildbotService):
         """Return why a ref can have no link now, or an empty string."""
         obstacle: str = await deferToThread(self._tree.obstacle, key.target, ref)
         return obstacle
+
+    async def displace(self, key: PackageKey, ref: str, git_url: str) -> None:
+        """Remove the links of other repositories that are in the way of a ref of `git_url`: `wip` for `wip/foo`, or the reverse."""
+        target = key.target.name
+        for other in self._last_resolved.refs(target):
+            if (f"{ref}/".startswith(f"{other}/") or f"{other}/".startswith(f"{ref}/")) and other != ref:
+                owner = self._last_resolved.owner(target, other)
+                if owner != git_url:
+                    log.msg(f"the link ref/{other} of {owner} gives way to ref/{ref} of {git_url}")
+                    self._last_resolved.forget(target, other)
+                    await deferToThread(self._tree.unlink, key.target, other)
 
     async def resolved(self, key: PackageKey, ref: str, git_url: str) -> None:
         """Remember that a repository's ref is at this key's commit; make the link if the key is published."""

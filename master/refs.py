@@ -105,9 +105,21 @@ class LastResolved:
         before, now = refs.get(ref), {"sha1": key.sha1, "git_url": git_url}
         if before != now:
             refs[ref] = now
-            temporary = self._path.with_name(self._path.name + ".new")
-            temporary.write_text(json.dumps(self._targets, indent=1, sort_keys=True))
-            temporary.replace(self._path)
+            self._write()
+
+    def forget(self, target: str, ref: str) -> None:
+        """Forget a ref, so that it gets no link until it is requested again."""
+        if self._targets.get(target, {}).pop(ref, None) is not None:
+            self._write()
+
+    def refs(self, target: str) -> list[str]:
+        """Return the refs of a target that are recorded."""
+        return sorted(self._targets.get(target, {}))
+
+    def _write(self) -> None:
+        temporary = self._path.with_name(self._path.name + ".new")
+        temporary.write_text(json.dumps(self._targets, indent=1, sort_keys=True))
+        temporary.replace(self._path)
 
     def refs_at(self, key: PackageKey) -> list[str]:
         """Give the refs that were last at this commit."""

@@ -26,7 +26,7 @@ from master.links import Resolved
 from master.packages_api import add_packages
 from master.refs import RefUnknown, RepositoryUnreachable, resolve
 from master.request_fields import CLAIMED_OWNER, SIZES, Refused, Wanted, parse
-from model.git_names import GitUrlPolicy
+from model.git_names import OTHER, GitUrlPolicy
 from model.package_key import PackageKey
 from model.targets import Target
 
@@ -117,6 +117,7 @@ class PackagesScheduler(ForceScheduler):
         for target in wanted.targets:
             key = PackageKey(target, sha1)
             link, no_link = await self._link(key, resolved)
+            is_canonical = resolved is not None and resolved.is_at(self.git_urls[target.project])
             ask = Ask(
                 key,
                 wanted.git_url,
@@ -126,6 +127,8 @@ class PackagesScheduler(ForceScheduler):
                 wanted.job,
                 wanted.sizes,
                 link or no_link,
+                linked_ref=wanted.ref if link else "",
+                reachable_from=_full_name(wanted) if is_canonical else "",
             )
             answers.append(replace(await self._ensured(ask), link=link, no_link=no_link))
         return answers
@@ -134,10 +137,13 @@ class PackagesScheduler(ForceScheduler):
         """Update the link of a ref; return its URL and an empty string, or an empty string and why there is none."""
         if resolved is None:
             return "", "the request names a commit: only a ref gets a ref/ link"
-        resolved = replace(resolved, default_url=self.git_urls[key.target.project])
-        no_link = resolved.why_not(self._publisher.owner(key, resolved.ref))
+        default_url = self.git_urls[key.target.project]
+        no_link = resolved.why_not(default_url, self._publisher.owner(key, resolved.ref))
         if not no_link:
-            await self._publisher.resolved(key, resolved.ref, resolved.linked_as)
+            owner = resolved.linked_as(default_url)
+            if owner == default_url:
+                await self._publisher.displace(key, resolved.ref, default_url)
+            await self._publisher.resolved(key, resolved.ref, owner)
             no_link = await self._publisher.obstacle(key, resolved.ref)
         return ("", no_link) if no_link else (self._publisher.ref_url(key, resolved.ref), "")
 
@@ -167,9 +173,17 @@ class PackagesScheduler(ForceScheduler):
         }
         own = (self.git_urls[target.project] for target in wanted.targets)
         urls = list(dict.fromkeys((wanted.git_url, *own, *filter(self._is_allowed, sorted(owners)))))
+        # A branch and a tag of one name would have the same link, so the other repositories are asked for both.
+        others_kind = wanted.ref_kind if wanted.ref_kind == OTHER else ""
         asked = [
             Deferred.fromCoroutine(
-                resolve(self.master.reactor, url, wanted.ref, self.git.timeout, wanted.ref_kind)
+                resolve(
+                    self.master.reactor,
+                    url,
+                    wanted.ref,
+                    self.git.timeout,
+                    wanted.ref_kind if url == wanted.git_url else others_kind,
+                )
             )
             for url in urls
         ]
@@ -179,7 +193,7 @@ class PackagesScheduler(ForceScheduler):
             said = await gatherResults(asked, consumeErrors=True)
         except FirstError as error:
             raise _refusal(error.subFailure.value) from None
-        return Resolved(wanted.ref, wanted.ref_kind, wanted.git_url, "", dict(zip(urls, said, strict=True)))
+        return Resolved(wanted.ref, wanted.ref_kind, wanted.git_url, dict(zip(urls, said, strict=True)))
 
     def _is_allowed(self, git_url: str) -> bool:
         try:
@@ -239,6 +253,12 @@ class PackagesScheduler(ForceScheduler):
         except Refused as refused:
             raise BadJsonRpc2(refused.sentences, JSONRPC_CODES["invalid_params"]) from None
         return answer.buildset_id, answer.buildrequest_ids
+
+
+def _full_name(wanted: Wanted) -> str:
+    """Return a ref as the manifest names it: its full name if the request gave one, else the short one."""
+    prefix = {"branch": "refs/heads/", "tag": "refs/tags/"}.get(wanted.ref_kind, "")
+    return f"{prefix}{wanted.ref}"
 
 
 def _repository(git_urls: dict[str, str]) -> dict[str, str]:

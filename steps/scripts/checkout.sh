@@ -58,11 +58,12 @@ no_commit() {
     fail "$git_url cannot be fetched from: $reason"
 }
 tags="+refs/tags/${tag_pattern%%[*?[]*}*:refs/tags/${tag_pattern%%[*?[]*}*"
-if [ "$git_url" = "$canonical_url" ]; then
-    promisor origin "$canonical_url"
-    fetch origin "$sha1" "$tags" || no_commit
-else
+# What the canonical repository has is not fetched from a fork: the fork could withhold it from those who wait for this build.
+promisor origin "$canonical_url"
+if ! fetch origin "$sha1" "$tags"; then
+    [ "$git_url" != "$canonical_url" ] || no_commit
     # git asks the first promisor remote first for a missing file.
+    git remote remove origin
     promisor fork "$git_url"
     fetch fork "$sha1" || no_commit
     promisor origin "$canonical_url"

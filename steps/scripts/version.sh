@@ -24,6 +24,8 @@ describe() {
 described=$(describe || describe --tags) || fail "no tag $tag_pattern of $canonical_url${names:+ that is a version}" \
     "is an ancestor of the commit, so it has no version${names:+; $names are none}"
 version=${described#v}
-pattern='^[0-9]+(\.[0-9A-Za-z~+]+)*(-[0-9]+-g[0-9a-f]{8,40})?$'
+# git lengthens an abbreviation that several objects have, so that one commit could get two versions.
+[[ ! $version =~ ^(.+-[0-9]+-g)[0-9a-f]{8,40}$ ]] || version=${BASH_REMATCH[1]}$(git rev-parse HEAD | cut -c 1-8)
+pattern='^[0-9]+(\.[0-9A-Za-z~+]+)*(-[0-9]+-g[0-9a-f]{8})?$'
 [[ $version =~ $pattern ]] || fail "git describe says $described, which is no version"
 value version "$version"

@@ -22,7 +22,7 @@ GONE = RepositoryUnreachable("not found", passing=False)
 
 
 def resolved(git_url: str, said: Mapping[str, str | BaseException], kind: str = "") -> Resolved:
-    return Resolved("wip/x", kind, git_url, CEPH, said)
+    return Resolved("wip/x", kind, git_url, said)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_who_gets_the_link(
 ) -> None:
     """The default repository gets any link; a fork gets a free one, or one whose owner no longer has the ref."""
     found = resolved(git_url, said)
-    assert (found.sha1, found.why_not(owner), found.linked_as) == (A, "", linked_as)
+    assert (found.sha1, found.why_not(CEPH, owner), found.linked_as(CEPH)) == (A, "", linked_as)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_who_gets_the_link(
 )
 def test_why_there_is_no_link(said: Mapping[str, str | BaseException], owner: str, sentence: str) -> None:
     """A fork's ref takes no link from the default repository, nor from another fork that has the ref, or may have it."""
-    assert resolved(MINE, said).why_not(owner) == sentence
+    assert resolved(MINE, said).why_not(CEPH, owner) == sentence
 
 
 def test_a_pull_request_of_a_fork_has_no_link() -> None:
     """A ref that is neither branch nor tag has a link for the default repository only, even if only a fork has the ref."""
     sentence = f"only {CEPH} has links for refs that are no branches and no tags"
-    assert resolved(MINE, {MINE: A, CEPH: NONE}, "ref").why_not("") == sentence
-    assert resolved(MINE, {MINE: A, CEPH: B}, "ref").why_not("") == sentence
-    assert resolved(CEPH, {CEPH: A}, "ref").why_not("") == ""
+    assert resolved(MINE, {MINE: A, CEPH: NONE}, "ref").why_not(CEPH, "") == sentence
+    assert resolved(MINE, {MINE: A, CEPH: B}, "ref").why_not(CEPH, "") == sentence
+    assert resolved(CEPH, {CEPH: A}, "ref").why_not(CEPH, "") == ""

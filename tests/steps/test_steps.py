@@ -579,6 +579,7 @@ class TestPublish(StepCase):
         "git_url": FORK,
         "recipe": {"environment": {"DWZ": "false"}, "rpmbuild": []},
         "ref": "",
+        "reachable_from": None,
         "buildset_id": 7,
         "buildrequest_id": 8,
         "build_url": "http://127.0.0.1:8010/#/builders/1/builds/2",
@@ -590,6 +591,17 @@ class TestPublish(StepCase):
         self.publisher.open = SimpleNamespace(token=TOKEN, build_id=self.build.buildid)
         await self.finds(SUCCESS, "published")
         assert self.publisher.asked == [("publish", TOKEN, self.RECORD), ("close_upload", TOKEN)]
+
+    async def test_only_a_linked_ref_is_recorded(self) -> None:
+        """The manifest has the ref that has a link, not the one that was requested, and the name in the project's own repository."""
+        self.given(
+            Publish(), version="19.2.0-3-g73e2fc59", recipe=self.RECORD["recipe"],
+            ref="main", linked_ref="", reachable_from="refs/heads/main",
+        )  # fmt: skip
+        self.publisher.open = SimpleNamespace(token=TOKEN, build_id=self.build.buildid)
+        await self.finds(SUCCESS, "published")
+        record = {**self.RECORD, "reachable_from": "refs/heads/main"}
+        assert self.publisher.asked[0] == ("publish", TOKEN, record)
 
     async def test_a_refusal_is_the_builds_sentence(self) -> None:
         """What verification found wrong is the step's and the build's sentence, and the upload is thrown away."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -106,3 +108,15 @@ def test_a_commit_without_a_release_has_no_version(tags: list[str], said: str, t
     """Without a tag that is a version among its ancestors a commit has none, and the sentence says whose tags were looked at."""
     tagged(tmp_path, *tags)
     assert sentence(run_script(tmp_path, "version", URL)) == said
+
+
+def test_b12_git_does_not_choose_the_length_of_the_abbreviation(tmp_path: Path) -> None:
+    """The version has eight digits, though git prints more where another object begins with the same ones."""
+    sha1 = tagged(tmp_path, "v19.2.0")
+    longer = tmp_path / "bin"
+    longer.mkdir()
+    real = shutil.which("git")
+    (longer / "git").write_text(f'#!/bin/bash\nexec {real} "${{@/--abbrev=8/--abbrev=9}}"\n')
+    (longer / "git").chmod(0o755)
+    finished = run_script(tmp_path, "version", URL, PATH=f"{longer}:{os.environ['PATH']}")
+    assert values(finished)["version"] == f"19.2.0-1-g{sha1[:8]}"
