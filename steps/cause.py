@@ -119,7 +119,9 @@ _TELLING = (
 _ENDINGS = (
     ": not found", ": command not found", ": No such file or directory", ": Permission denied", ": Connection refused",
     ": Connection reset by peer", ": Connection timed out", ": Is a directory",
+    ": fg: no job control",
 )  # fmt: skip
+"""Bash takes a macro that rpm does not know, `%{__cmake}`, for a job, and says so by the last of these."""
 _PARAGRAPHS = re.compile(r"CMake Error at .*:$|(?:configure: )?[Ee]rror: .*:$|The following tests FAILED:$")
 """Candidates whose next lines say what is wrong."""
 _EXCEPTION = re.compile(

@@ -55,6 +55,7 @@ CAUSES = [
     ("python-traceback", "KeyError: 'type'", PACKAGES),
     ("quilt-patch", "1 out of 2 hunks FAILED -- rejects in file rbd.c", PACKAGES),
     ("rpm-build-dependencies", "error: Failed build dependencies: libnbd-devel is needed by ceph-2:19.2.0-3.g73e2fc59.el9.x86_64", PACKAGES),
+    ("rpm-unknown-macro", "/var/tmp/rpm-tmp.BQBsEV: line 33: fg: no job control", PACKAGES),
     ("rpm-unpackaged-files", "error: Installed (but unpackaged) file(s) found: /usr/bin/gwcli.py", PACKAGES),
     ("tar-truncated", "tar: Unexpected EOF in archive", PACKAGES),
     ("unknown-words", "check-options.sh: --zap-disk is described in ceph-deploy-osd.8, but the program does not have it", PACKAGES),
