@@ -72,8 +72,8 @@ else
     specs=(*.spec *.spec.in)
     [ ${#specs[@]} -gt 0 ] || fail "the commit has neither install-deps.sh nor a spec"
     for spec in "${specs[@]}"; do
-        # rpm accepts no placeholder such as @VERSION@ as a version.
-        sed 's/@[A-Za-z_]*@/0/g' "$spec" >"$work/${spec%.in}"
+        # rpm accepts no placeholder such as @VERSION@ as a version, and no `#%define NAME` without a body.
+        sed -E -e 's/@[A-Za-z_]*@/0/g' -e 's/^(#[# ]*)(%(define|global)\s+\w+\s*)$/\1%\2/' "$spec" >"$work/${spec%.in}"
         run "${as_root[@]}" timeout "$limit" dnf builddep -y "${macros[@]}" --spec "$work/${spec%.in}" ||
             not_installed 'dnf builddep' "$?"
     done

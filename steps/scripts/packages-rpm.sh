@@ -44,6 +44,8 @@ if [ -x src/make-dist ]; then
 else
     # A person wrote this spec. Like Ceph's own builds of such projects, give it git's version, and the source archive
     # that it names.
+    # rpm reads `#%define NAME` as well, and refuses it because the macro has no body; tcmu-runner's spec has one.
+    sed -Ei 's/^(#[# ]*)(%(define|global)\s+\w+\s*)$/\1%\2/' "$spec"
     sed -i -e "0,/^Version:.*/I{s//Version: ${rpm_version%%-*}/}" \
         -e "0,/^Release:.*/I{s//Release: ${rpm_version#*-}%{?dist}/}" "$spec"
     sources=$(query --srpm '[%{SOURCE}\n]') || fail "rpmspec cannot read ${spec##*/}"

@@ -13,6 +13,7 @@ from demo import install
 from model.package_key import PackageKey
 from tests.git_repositories import commit, git, new_repository
 from tests.integration.harness import ROOTS, Installation
+from tests.integration.other_projects import CEPH_DEPLOY, CEPH_ISCSI, TCMU_RUNNER
 from workers.roots import Roots
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 DEB, RPM = "ceph-deb-bookworm-x86_64-", "ceph-rpm-centos9-x86_64-"
 ISCSI = "ceph-iscsi-rpm-centos9-x86_64-default"
+TCMU, TCMU_BARE = "tcmu-runner-rpm-centos9-x86_64-default", "tcmu-runner-rpm-centos9-x86_64-bare"
+DEPLOY = {"deb": "ceph-deploy-deb-bookworm-x86_64-default", "rpm": "ceph-deploy-rpm-centos9-x86_64-default"}
+PROJECTS = {
+    "ceph-iscsi": {"tags": "*"},
+    "tcmu-runner": {"flavors": {"bare": {"rpm": {"rpmbuild": ["--without", "rbd"]}}}},
+    "ceph-deploy": {},
+}
 
 CEPH = {
     "CMakeLists.txt": """\
@@ -100,44 +108,26 @@ install -D -m 755 built/ceph %{buildroot}/usr/bin/ceph
 """,
 }
 
-CEPH_ISCSI = {
-    "gwcli.py": '#!/usr/bin/env python3\nprint("an iSCSI gateway")\n',
-    "ceph-iscsi.spec": """\
-Name:           ceph-iscsi
-Version:        3.2
-Release:        1%{?dist}
-Summary:        Python modules for Ceph iSCSI gateway configuration management
-License:        GPLv3+
-Source0:        https://github.com/ceph/ceph-iscsi/archive/%{version}/%{name}-%{version}.tar.gz
-BuildArch:      noarch
-BuildRequires:  python3-devel
-%description
-Python package, backed by Ceph RBD.
-%prep
-%autosetup -p1
-%install
-install -D -m 755 gwcli.py %{buildroot}%{_bindir}/gwcli
-%files
-%{_bindir}/gwcli
-""",
-}
-
 
 class Built:
-    """The builds of two projects, and where they are published."""
+    """The builds of four projects, and where they are published."""
 
     def __init__(self, directory: Path) -> None:
-        targets = [f"{DEB}default", f"{DEB}debug", f"{RPM}default", f"{RPM}debug", ISCSI]
-        self.here = Installation(directory, targets=targets, projects={"ceph-iscsi": {"tags": "*"}})
+        targets = [f"{DEB}default", f"{DEB}debug", f"{RPM}default", f"{RPM}debug", ISCSI, TCMU, TCMU_BARE]
+        targets += DEPLOY.values()
+        self.here = Installation(directory, targets=targets, projects=PROJECTS)
         self.ceph = self._repository("ceph", CEPH, "v1.0")
         self.iscsi = self._repository("ceph-iscsi", CEPH_ISCSI, "3.9")
+        self.tcmu = self._repository("tcmu-runner", TCMU_RUNNER, "v1.5.4", "v1.6.0-rc1")
+        self.deploy = self._repository("ceph-deploy", CEPH_DEPLOY, "v2.0.1")
         self.here.serve()
         self.answers: dict[str, Any] = {}
 
-    def _repository(self, name: str, files: dict[str, str], tag: str) -> str:
+    def _repository(self, name: str, files: dict[str, str], *tags: str) -> str:
         repository = new_repository(self.here.input / f"{name}.git")
         commit(repository, "first", files)
-        git(repository, "tag", "-a", "-m", tag, tag)
+        for tag in tags:
+            git(repository, "tag", "-a", "-m", tag, tag)
         return commit(repository, "second", {"second": "2\n"})
 
     def build(self) -> None:
@@ -180,7 +170,7 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
-    """Build both flavors of Ceph as debs and rpms, and ceph-iscsi, with a real master."""
+    """Build both flavors of Ceph as debs and rpms, and its neighbours, with a real master."""
     made = Built(tmp_path_factory.mktemp("flavors"))
     try:
         made.build()
@@ -240,6 +230,47 @@ def test_another_project_is_published_by_its_name(built: Built) -> None:
         ["ceph-iscsi"], "python3 @ROOT@/usr/bin/gwcli",
     )  # fmt: skip
     assert "an iSCSI gateway" in said
+
+
+@pytest.mark.parametrize(("target", "handler"), [(TCMU, "ON"), (TCMU_BARE, "false")])
+def test_tcmu_runner_is_built(built: Built, target: str, handler: str) -> None:
+    """Every rpm of a spec in the root of the tree has the commit's version and release, and a program and its library install."""
+    release = f"1.g{built.tcmu[:8]}.el9"
+    manifest = built.manifest(target)
+    assert manifest["packages"] == ["libtcmu", "libtcmu-devel", "tcmu-runner"]
+    names = {file["path"].split("/")[-1] for file in manifest["files"]}
+    assert names >= {
+        f"{name}-1.5.4-{release}.x86_64.rpm" for name in ("tcmu-runner", "libtcmu", "libtcmu-devel")
+    }
+    said = install.with_dnf(
+        PackageKey.from_string(f"{target}/{built.tcmu}"), built.here.packages_url, Roots(ROOTS, {}),
+        ["tcmu-runner"], "LD_LIBRARY_PATH=@ROOT@/usr/lib64 @ROOT@/usr/bin/tcmu-runner",
+    )  # fmt: skip
+    assert f"rbd handler: {handler}" in said
+
+
+@pytest.mark.parametrize("pkg_type", DEPLOY)
+def test_ceph_deploy_is_built(built: Built, pkg_type: str) -> None:
+    """One tree becomes debs and rpms, both with the commit's version, and the package installs."""
+    key = PackageKey.from_string(f"{DEPLOY[pkg_type]}/{built.deploy}")
+    manifest = built.manifest(DEPLOY[pkg_type])
+    assert manifest["packages"] == ["ceph-deploy"]
+    names = {file["path"].split("/")[-1] for file in manifest["files"]}
+    roots = Roots(ROOTS, {})
+    if pkg_type == "deb":
+        version = f"2.0.1-1-g{built.deploy[:8]}-1bookworm"
+        assert f"ceph-deploy_{version}_all.deb" in names
+        said = install.with_apt(
+            key, built.here.packages_url, roots, ["ceph-deploy"], "ceph-deploy", keep_sources=False
+        )
+    else:
+        version = f"2.0.1-1.g{built.deploy[:8]}"
+        assert f"ceph-deploy-{version}.el9.noarch.rpm" in names
+        said = install.with_dnf(
+            key, built.here.packages_url, roots, ["ceph-deploy"], "python3 @ROOT@/usr/bin/ceph-deploy"
+        )
+    assert manifest["version"] == version
+    assert "deploys" in said
 
 
 def test_a_flavor_that_a_project_does_not_have_is_refused(built: Built) -> None:

@@ -204,6 +204,7 @@ rpmspec -q --buildrequires "${macros[@]}" "$2" || exit 1
 ! rpmspec -q --buildrequires "${macros[@]}" "$2" | grep -q never || { echo "No matching package to install: 'never-there-devel'"; exit 1; }
 """
 SPEC = """\
+#%define _RC
 Name: tiny
 Version: {version}
 Release: 1
