@@ -26,7 +26,10 @@ TCMU, TCMU_BARE = "tcmu-runner-rpm-centos9-x86_64-default", "tcmu-runner-rpm-cen
 DEPLOY = {"deb": "ceph-deploy-deb-bookworm-x86_64-default", "rpm": "ceph-deploy-rpm-centos9-x86_64-default"}
 PROJECTS = {
     "ceph-iscsi": {"tags": "*"},
-    "tcmu-runner": {"flavors": {"bare": {"rpm": {"rpmbuild": ["--without", "rbd"]}}}},
+    "tcmu-runner": {
+        "packages": ["tcmu-runner*", "libtcmu*"],
+        "flavors": {"bare": {"rpm": {"rpmbuild": ["--without", "rbd"]}}},
+    },
     "ceph-deploy": {},
 }
 
