@@ -61,7 +61,7 @@ from buildbot.process.factory import BuildFactory
 from master import factories
 from workers.latent import OneBuild
 
-def _one_step(settings):
+def _one_step(settings, target):
     made = BuildFactory([_steps.ShellCommand(command=["echo", "hello"])])
     made.buildClass = OneBuild
     return made

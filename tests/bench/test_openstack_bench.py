@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from bench.openstack_probe import Stalls
 if TYPE_CHECKING:
     from bench.report import Report
 
+ROOT = Path(__file__).parents[2]
 QUIET = Stalls(0.0002, 0.004, 0.03, 0.01)
 
 
@@ -69,6 +72,23 @@ def test_the_patches_are_python() -> None:
         stock_openstack._CONFIG,
     ):
         ast.parse(patch)
+
+
+def test_one_step_takes_the_place_of_a_builds_steps(tmp_path: Path) -> None:
+    """With the patch, the product's own builders are made, and each has the one step."""
+    path = tmp_path / "settings.yaml"
+    git = "git: {allowed: [git://127.0.0.1/]}\nprojects: {ceph: {git_url: git://127.0.0.1/a, canonical_url: git://127.0.0.1/a}}\n"
+    path.write_text(f"{git}targets: [ceph-deb-bookworm-x86_64-default]\n")
+    program = f"""{openstack_probe.ECHO}
+from pathlib import Path
+from master.builders import builders
+from master.settings import Settings
+print([[step.step_class.__name__ for step in one.factory.steps] for one in builders(Settings.from_file(Path({str(path)!r})))])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert ran.stdout == "[['ShellCommand']]\n"
 
 
 def test_every_moment_has_its_hook() -> None:
