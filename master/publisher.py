@@ -285,8 +285,10 @@ class Publisher(BuildbotService):
             raise ValueError(f"the manifest says version {manifest.version}, git {record['version']}")
         project = key.target.project
         names = self._names.get(project) or PackageNames.of(project)
-        metadata = RepositoryMetadata(self._confined, self._url, names)
+        metadata = RepositoryMetadata(self._confined, self._url, names, self._key)
         made = await metadata.make(key, directory, manifest, upload.files)
+        # A signed rpm is written anew, so it has another digest than in the build's manifest.
+        files = {file.path: file for file in (*manifest.files, *made)}
         await self._serve_key()
         for path in layout.signed_files(key.target):
             await self._key.sign(directory / path)
@@ -296,7 +298,7 @@ class Publisher(BuildbotService):
             "packages": manifest.packages,
             "files": [
                 {"path": file.path, "size": file.size, "sha256": file.sha256}
-                for file in sorted((*manifest.files, *made))
+                for file in sorted(files.values())
             ],
         }
         await deferToThread(self._tree.write_metadata, key, directory, record)

@@ -51,7 +51,7 @@ def repo_text(target: Target, base_url: str, key_url: str) -> str:
     # whose dnf.conf turns it on installs another ceph, with status 0, once this repository is purged.
     return "".join(
         f"[{section}]\nname={section} packages on demand\nbaseurl={base_url}/{directory}\nenabled=1\n"
-        f"gpgcheck=0\nrepo_gpgcheck=1\ngpgkey={key_url}\nskip_if_unavailable=0\ntype=rpm-md\n\n"
+        f"gpgcheck=1\nrepo_gpgcheck=1\ngpgkey={key_url}\nskip_if_unavailable=0\ntype=rpm-md\n\n"
         for section, directory in sections.items()
     )
 

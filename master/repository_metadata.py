@@ -1,4 +1,4 @@
-"""Makes the repository's metadata from the received files, so that the master signs nothing that a build wrote."""
+"""Makes the repository's metadata from the received files, so that the master signs no index that a build wrote."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import hashlib
 import os
 import shutil
 import stat
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import DeferredList, ensureDeferred
+from twisted.internet.defer import DeferredList, DeferredSemaphore, ensureDeferred
 
-from master import release_rpm
+from master import release_rpm, rpm_signature
 from master.confined import give
 from master.verification import check_debs, check_rpms
 from model import layout
@@ -19,10 +21,12 @@ from model.manifest import File
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
-    from pathlib import Path
+
+    from twisted.internet.defer import Deferred
 
     from master.confined import Confined
     from master.package_names import PackageNames
+    from master.signing import Key, SigningKey
     from model.manifest import Manifest
     from model.package_key import PackageKey
 
@@ -56,17 +60,21 @@ def missing_tools(pkg_types: Iterable[str]) -> list[str]:
 class RepositoryMetadata:
     """Makes the metadata of uploads, which will be served below `packages_url`."""
 
-    def __init__(self, confined: Confined, packages_url: str, names: PackageNames) -> None:
+    def __init__(
+        self, confined: Confined, packages_url: str, names: PackageNames, signing_key: SigningKey
+    ) -> None:
         self._confined = confined
         self._url = packages_url
         self._names = names
+        self._signing_key = signing_key
+        self._at_once = DeferredSemaphore(os.cpu_count() or 1)
 
     async def make(
         self, key: PackageKey, directory: Path, manifest: Manifest, received: Mapping[str, File]
     ) -> list[File]:
-        """Write the indexes of an upload into its directory, and return what was written.
+        """Sign the rpms of an upload, write its indexes into its directory, and return what was written.
 
-        ValueError says what is wrong with the packages; nothing may be signed then.
+        ValueError says what is wrong with the packages; nothing may be published then.
         """
         await self._confined.in_thread(_make_readable, directory)
         if key.target.pkg_type == "deb":
@@ -107,8 +115,10 @@ class RepositoryMetadata:
         made: list[File] = []
 
         async def metadata_of(part: str) -> dict[str, bytes]:
+            rpms = [file for path, file in received.items() if path.startswith(f"{part}/")]
             if release.startswith(f"{part}/"):
-                made.append(await self._add_release_rpm(key, directory, release))
+                rpms.append(await self._add_release_rpm(key, directory, release))
+            made.extend(await self._sign_rpms(directory, rpms))
             return await self._createrepo(directory, part)
 
         try:
@@ -116,7 +126,7 @@ class RepositoryMetadata:
             written = dict(zip(parts, await _all_of(map(metadata_of, parts)), strict=True))
         finally:
             await self._confined.in_thread(shutil.rmtree, directory / _SCRATCH, ignore_errors=True)
-        expected = {**received, release: made[0]}
+        expected = {**received, **{file.path: file for file in made}}
         for part, files in written.items():
             for name, data in files.items():
                 path = f"{part}/repodata/{name}"
@@ -133,6 +143,23 @@ class RepositoryMetadata:
         await self._confined.in_thread(_make_readable, (directory / path).parent)
         return file
 
+    async def _sign_rpms(self, directory: Path, rpms: Iterable[File]) -> list[File]:
+        """Sign each rpm, some at the same time; return the files that they are then."""
+        key = await self._signing_key.oldest()
+        with TemporaryDirectory(prefix="headers-", dir=directory.parent) as scratch:
+            return await _all_of(
+                self._at_once.run(
+                    self._sign_rpm, directory / file.path, Path(scratch, str(number)), file, key
+                )
+                for number, file in enumerate(rpms)
+            )
+
+    async def _sign_rpm(self, path: Path, scratch: Path, file: File, key: Key) -> File:
+        headers = await self._confined.in_thread(rpm_signature.read, path, file.path)
+        await self._confined.in_thread(scratch.write_bytes, headers.main)
+        signature = await self._signing_key.signature(scratch, key)
+        return await self._confined.in_thread(rpm_signature.insert, path, headers, signature, file)
+
     async def _createrepo(self, directory: Path, part: str) -> dict[str, bytes]:
         output = directory / _SCRATCH / part
         await self._confined.in_thread(_make_scratch, output, directory / part)
@@ -147,7 +174,7 @@ class RepositoryMetadata:
         }
 
 
-async def _all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def _all_of(coroutines: Iterable[Coroutine[Any, Any, T] | Deferred[T]]) -> list[T]:
     """Return the results once all coroutines have ended; raise the first one's exception if any failed.
 
     The others are not left behind: they use a directory that the caller removes.

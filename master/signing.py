@@ -137,6 +137,14 @@ class SigningKey:
             detached = path.with_name(path.name + ".asc")
         await self._gpg("--yes", *signers, "--armor", "--output", str(detached), "--detach-sign", str(path))
 
+    async def oldest(self) -> Key:
+        """Return the key that nodes have known for longest: it signs what has room for one signature only."""
+        return (await self._usable())[0]
+
+    async def signature(self, path: Path, key: Key) -> bytes:
+        """Return a binary signature of a file by one key."""
+        return await self._gpg("--local-user", f"{key.signer}!", "--output", "-", "--detach-sign", str(path))
+
     async def _usable(self) -> list[Key]:
         keys = await self.keys()
         if not keys:
@@ -205,7 +213,7 @@ def usable_keys(listed: str) -> list[Key]:
             owner = owner or fields[9]
             if row[1] not in ("e", "r", "d", "i") and "s" in row[11] and row[14] != "#":
                 signer = (fields[9], row[6])
-    return sorted(found, key=lambda key: (key.created, key.fingerprint))
+    return sorted(found, key=lambda key: key.created)
 
 
 def _fingerprints(listed: str) -> set[str]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from master.confined import Confined
 from master.package_names import PackageNames
 from master.repository_metadata import RepositoryMetadata
+from master.signing import SigningKey
 from master.verification import check_upload
+from model import layout
 from model.manifest import File
 from model.package_key import PackageKey
 from tests.reactor import finish
@@ -152,18 +156,53 @@ def rpm_upload(directory: Path) -> Path:
     return directory / "upload"
 
 
+def sign_metadata(directory: Path, home: Path | None = None) -> None:
+    """Sign the metadata of an upload with the keys of a home, or with the key that has signed its rpms."""
+    used = home or signing_home()
+
+    async def sign(reactor: Any) -> None:
+        for path in layout.signed_files(key_of(directory).target):
+            await SigningKey(reactor, used).sign(directory / path)
+
+    finish(sign)
+
+
+@cache
+def signing_home() -> Path:
+    """Make a signing key once for a process, in a directory whose path is short enough for gpg's sockets."""
+    directory = Path(tempfile.mkdtemp(prefix="key-", dir="/tmp"))
+    home = directory / "gnupg"
+
+    async def make(reactor: Any) -> None:
+        key = SigningKey(reactor, home)
+        await key.prepare()
+        (directory / "key.asc").write_bytes(await key.public_key())
+
+    def remove() -> None:
+        finish(lambda reactor: SigningKey(reactor, home).stop())
+        shutil.rmtree(directory, ignore_errors=True)
+
+    finish(make)
+    atexit.register(remove)
+    return home
+
+
 def key_of(directory: Path) -> PackageKey:
     """Return the package_key that an upload of this module is for."""
     return PackageKey.from_string(DEB_KEY if (directory / "pool").exists() else RPM_KEY)
 
 
-def make_metadata(directory: Path) -> list[File]:
-    """Check an upload and make its metadata as the publisher does; return the files made."""
+def make_metadata(directory: Path, home: Path | None = None) -> list[File]:
+    """Check an upload, sign its rpms and make its metadata as the publisher does; return the files made."""
+
+    used = home or signing_home()  # its reactor must have ended before another begins
 
     async def make(reactor: Any) -> list[File]:
         key, received = key_of(directory), files_of(directory)
         manifest = check_upload(key, directory, received)
-        metadata = RepositoryMetadata(Confined(reactor), PACKAGES_URL, PackageNames.of("ceph"))
+        metadata = RepositoryMetadata(
+            Confined(reactor), PACKAGES_URL, PackageNames.of("ceph"), SigningKey(reactor, used)
+        )
         return await metadata.make(key, directory, manifest, received)
 
     made: list[File] = finish(make)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,14 @@ from master.confined import Confined
 from master.release_rpm import build, repo_text
 from model.targets import Target
 from tests.package_clients import dnf, served
-from tests.package_repositories import BASE_URL, KEY_URL, make_metadata, rpm_upload
+from tests.package_repositories import (
+    BASE_URL,
+    KEY_URL,
+    make_metadata,
+    rpm_upload,
+    sign_metadata,
+    signing_home,
+)
 from tests.reactor import finish
 
 CENTOS = Target("ceph", "centos9")
@@ -21,7 +29,7 @@ TEXT = f"""\
 name=Ceph packages on demand
 baseurl={BASE_URL}/$basearch
 enabled=1
-gpgcheck=0
+gpgcheck=1
 repo_gpgcheck=1
 gpgkey=http://127.0.0.1:8011/key.asc
 skip_if_unavailable=0
@@ -31,7 +39,7 @@ type=rpm-md
 name=Ceph-noarch packages on demand
 baseurl={BASE_URL}/noarch
 enabled=1
-gpgcheck=0
+gpgcheck=1
 repo_gpgcheck=1
 gpgkey=http://127.0.0.1:8011/key.asc
 skip_if_unavailable=0
@@ -41,7 +49,7 @@ type=rpm-md
 name=ceph-source packages on demand
 baseurl={BASE_URL}/SRPMS
 enabled=1
-gpgcheck=0
+gpgcheck=1
 repo_gpgcheck=1
 gpgkey=http://127.0.0.1:8011/key.asc
 skip_if_unavailable=0
@@ -97,10 +105,11 @@ def test_a_project_has_names_of_its_own() -> None:
 def test_dnf_fails_once_the_repository_is_purged(purged: bool, tmp_path: Path) -> None:
     """Where dnf.conf says skip_if_unavailable, dnf still fails without our repository, and installs no other ceph."""
     make_metadata(rpm_upload(tmp_path / "ours"))
+    sign_metadata(tmp_path / "ours/upload")
     make_metadata(rpm_upload(tmp_path / "other"))
+    shutil.copy(signing_home().with_name("key.asc"), tmp_path)
     with served(tmp_path) as url:
         text = repo_text(CENTOS, f"{url}/{'gone' if purged else 'ours/upload'}", f"{url}/key.asc")
-        text = text.replace("repo_gpgcheck=1", "repo_gpgcheck=0")  # nothing is signed here
         other = f"[other]\nname=other\nbaseurl={url}/other/upload/x86_64\ngpgcheck=0\n"
         files = {
             "/etc/dnf/dnf.conf": "[main]\nskip_if_unavailable=True\n",
