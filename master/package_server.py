@@ -122,13 +122,14 @@ class PackageServer(BuildbotService):
         url: str = "",
         builds: Builds | None = None,
         recipes: Recipes = BUILT_IN,
+        apt_trusted: bool = False,
     ) -> None:
         """Serve `tree`; listen anew only if the port is another. The first `uploads` stay.
 
         `meet` tells a machine that was made ahead, by its token, which worker it is. `wheels` is the
         directory that machines find below `/wheels/`. `url` is where everybody else finds all this, and
-        `builds` asks the master given how builds of package_keys are doing. These two and `recipes`, what
-        can be built, are for shaman's view.
+        `builds` asks the master given how builds of package_keys are doing. These two, `recipes`, what
+        can be built, and `apt_trusted` are for shaman's view.
         """
         await super().reconfigService()
         assert self.master is not None
@@ -136,7 +137,7 @@ class PackageServer(BuildbotService):
             self._site = _Site(self.master.reactor, uploads)
         self._site.tree = PackageTree(tree, title, {"wheels": wheels} if wheels else None)
         self._site.meet = meet or _nobody
-        self._site.shaman = _shaman(tree, url, recipes)
+        self._site.shaman = _shaman(tree, url, recipes, apt_trusted=apt_trusted)
         self._site.builds = partial(builds, self.master) if builds else _none
         if port != self._endpoint:
             listening = await serverFromString(self.master.reactor, port).listen(self._site)
@@ -162,10 +163,10 @@ class PackageServer(BuildbotService):
             await listening.stopListening()
 
 
-def _shaman(tree: str, url: str, recipes: Recipes) -> Shaman:
+def _shaman(tree: str, url: str, recipes: Recipes, *, apt_trusted: bool) -> Shaman:
     # What is published and complete is said in one place only, which looks but does not write here.
     published = PublishedTree(Path(tree), Path(tree))
-    return Shaman(PublishedIndex(tree, published.record), url, recipes)
+    return Shaman(PublishedIndex(tree, published.record), url, recipes, apt_trusted=apt_trusted)
 
 
 async def _nobody(_: str) -> str | None:

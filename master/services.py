@@ -51,6 +51,7 @@ def services(settings: Settings) -> list[BuildbotService]:
             url=packages.url,
             builds=builds,
             recipes=settings.recipes,
+            apt_trusted=packages.trusts_unsigned,
         ),
         *image_services(settings),
     ]

@@ -13,6 +13,7 @@ from dataclasses import asdict, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
@@ -88,11 +89,21 @@ class Packages:
     wheels: Path = Path("wheels")
     signing_key_days: Annotated[int, Field(ge=1, le=3650)] = 730
     """Days after which a signing key that is made ends."""
+    apt_trusted: bool | None = None
+    """Whether shaman's text for apt says trusted=yes; None: if nobody can change packages on their way."""
 
     @property
     def internal_url(self) -> str:
         """Where build machines reach the package server, to upload and for wheels: its own port unless set."""
         return self.worker_url or f"http://{self.host}:{self.port}/"
+
+    @property
+    def trusts_unsigned(self) -> bool:
+        """Whether apt is told not to check signatures: by default with https, or on this machine only."""
+        if self.apt_trusted is not None:
+            return self.apt_trusted
+        parts = urlsplit(self.url)
+        return parts.scheme == "https" or _is_loopback(parts.hostname or "")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

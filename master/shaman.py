@@ -49,10 +49,14 @@ def is_asked(path: bytes) -> bool:
 class Shaman:
     """Answers as shaman does, of what is published; of builds, also what it is told."""
 
-    def __init__(self, index: PublishedIndex, url: str, recipes: Recipes = BUILT_IN) -> None:
+    def __init__(
+        self, index: PublishedIndex, url: str, recipes: Recipes = BUILT_IN, *, apt_trusted: bool = False
+    ) -> None:
+        """`apt_trusted`: the text for apt says trusted=yes."""
         self._index = index
         self._url = url
         self._targets = matrix(recipes)
+        self._apt_trusted = apt_trusted
 
     def keys(self, uri: bytes) -> list[str]:
         """Give the package_keys of whose builds the answer to a request tells; touches no disk."""
@@ -260,7 +264,7 @@ class Shaman:
         if self._index.published(key) is None:
             raise forms.nothing()
         key_url = layout.url(self._url, layout.KEY_FILE)
-        return forms.repository_text(key.target, self._directory(key), key_url)
+        return forms.repository_text(key.target, self._directory(key), key_url, trusted=self._apt_trusted)
 
     # What there is
 

@@ -189,11 +189,16 @@ def build_row(state: BuildState, ref: str) -> dict[str, Any]:
     }
 
 
-def repository_text(target: Target, url: str, key_url: str) -> Answer:
-    """Give what apt or yum is to read of a repository at `url`, whose signing key is at `key_url`."""
+def repository_text(target: Target, url: str, key_url: str, *, trusted: bool) -> Answer:
+    """Return the text for apt or yum of a repository at `url`, whose signing key is at `key_url`.
+
+    If `trusted`, apt does not check the signature, so that nodes without the key can install.
+    """
     if target.pkg_type == "deb":
-        # apt has no word for "the key is there", and who asks like this has no key of ours.
-        text = f"deb [trusted=yes] {url} {target.dist} main\n"
+        # A line of apt's cannot name the URL of a key.
+        line = f"deb {'[trusted=yes] ' if trusted else ''}{url} {target.dist} main\n"
+        needs = f"# This node must have the key {key_url} in /etc/apt/trusted.gpg.d, as a file that ends in .asc.\n"
+        text = line if trusted else needs + line
     else:
         text = repo_text(target, url.removesuffix("/"), key_url)
     return _answer(HTTPStatus.OK, _TEXT, text)

@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageServerPr
     directory = tmp_path_factory.mktemp("server")
     with PackageServerProcess(directory) as server:
         fill(Publications(directory))
-        server.ask("reconfigure", url=URL)
+        server.ask("reconfigure", url=URL, apt_trusted=True)
         yield server
 
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from master.project_settings import Project, RecipeSettings
-from master.settings import Git, Settings, SettingsError, default_path
+from master.settings import Git, Packages, Settings, SettingsError, default_path
 from workers.openstack_settings import CloudSettings, OpenStackSettings
 
 ROOT = Path(__file__).parents[2]
@@ -316,3 +316,21 @@ def test_the_command_prints_what_is_in_force(tmp_path: Path) -> None:
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr == f"{path}:\n  git: must be a mapping of keys to values\n  targets: is missing\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "trusted"),
+    [
+        ("http://127.0.0.1:8011/", None, True),
+        ("http://localhost:8011/", None, True),
+        ("http://[::1]:8011/", None, True),
+        ("https://packages.example.org/", None, True),
+        ("http://packages.example.org/", None, False),
+        ("http://192.0.2.7:8011/", None, False),
+        ("http://packages.example.org/", True, True),
+        ("https://packages.example.org/", False, False),
+    ],
+)
+def test_d13_apt_trusts_only_what_nobody_can_change(url: str, said: bool | None, trusted: bool) -> None:
+    """Unless the settings say it, apt is told not to check signatures with https and on loopback only."""
+    assert Packages(url=url, apt_trusted=said).trusts_unsigned is trusted

@@ -49,7 +49,7 @@ AGES = {NEW: "new", OLD: "old"}
 
 
 def view_of(publications: Publications) -> Shaman:
-    return Shaman(PublishedIndex(str(publications.tree), publications.record), URL)
+    return Shaman(PublishedIndex(str(publications.tree), publications.record), URL, apt_trusted=True)
 
 
 @pytest.fixture(scope="module")
@@ -557,7 +557,18 @@ def test_the_text_for_yum_is_that_of_the_release_rpm(tmp_path: Path) -> None:
     installed = subprocess.run(command, input=archive.stdout, check=True, capture_output=True).stdout
     assert b"[Ceph-noarch]" in installed
     target = PackageKey.from_string(RPM_KEY).target
-    assert repository_text(target, f"{BASE_URL}/", KEY_URL).body == installed
+    assert repository_text(target, f"{BASE_URL}/", KEY_URL, trusted=False).body == installed
+
+
+def test_d13_apt_checks_signatures_unless_the_settings_trust_the_network(publications: Publications) -> None:
+    """Without trusted=yes, the text says which key the node needs; apt takes the first line for a comment."""
+    view = Shaman(PublishedIndex(str(publications.tree), publications.record), URL)
+    fill(publications)
+    body = view.answer(f"/{JAMMY}/sha1/{NEW}/repo".encode()).body
+    assert body.decode() == (
+        f"# This node must have the key {URL}key.asc in /etc/apt/trusted.gpg.d, as a file that ends in .asc.\n"
+        f"deb {URL}{JAMMY}/sha1/{NEW}/ jammy main\n"
+    )
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -595,7 +606,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageServerPr
     directory = tmp_path_factory.mktemp("server")
     with PackageServerProcess(directory) as server:
         fill(Publications(directory))
-        server.ask("reconfigure", url=server.url)
+        server.ask("reconfigure", url=server.url, apt_trusted=True)
         yield server
 
 
