@@ -57,6 +57,14 @@ class PublishedTree:
         """Give what was recorded of a package_key if it is published and complete, else None."""
         return recorded(str(self.tree / layout.sha1_path(key)))
 
+    def size(self) -> int:
+        """Return the bytes of all published packages and their metadata, as their manifests have them."""
+        total = 0
+        for path in self.tree.glob("*/sha1/*/manifest.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):  # It is being purged.
+                total += sum(row["size"] for row in json.loads(path.read_bytes())["files"])
+        return total
+
     def write_metadata(self, key: PackageKey, directory: Path, record: dict[str, Any]) -> None:
         """Write manifest, sha1 and, last, version into a directory that is not published yet."""
         manifest = json.dumps(record, indent=1, sort_keys=True) + "\n"
@@ -166,6 +174,7 @@ class Publisher(BuildbotService):
             self._state = state
             self._upload_of: dict[int, Upload] = {}
             self._ends: Any = None
+        self._uploads.limits = uploads.limits
         if hasattr(self, "_key"):
             await self._warn_of_key()
             await self._serve_key()
@@ -258,7 +267,9 @@ class Publisher(BuildbotService):
         """Return a place to upload to, closed when the build ends. An earlier upload of the same key is closed now."""
         for upload in self._uploads.of_key(key):
             await self.close_upload(upload)
-        self._upload_of[build_id] = upload = self._uploads.open(key)
+        # Reading all manifests takes a while, so only if it matters.
+        published = await deferToThread(self._tree.size) if self._uploads.limits.most_in_all else 0
+        self._upload_of[build_id] = upload = self._uploads.open(key, published)
         return upload
 
     def upload_of(self, build_id: int) -> Upload | None:

@@ -10,7 +10,7 @@ from master.in_force import InForce
 from master.package_server import PackageServer
 from master.publisher import PublishedTree, Publisher
 from master.shaman_builds import builds
-from master.uploads import Uploads
+from master.uploads import Limits, Uploads
 from master.waiting import Waiting
 from master.workers import configure, meet, protocols, provider
 from master.workers_port import WorkersPort
@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 
     from master.settings import Settings
 
+GIB = 1024**3
+
 
 def services(settings: Settings) -> list[BuildbotService]:
     """Give `c["services"]`."""
     packages = settings.packages
-    uploads = Uploads(packages.staging)
+    limits = Limits(
+        most_bytes=int(packages.upload_gib * GIB),
+        reserve=int(packages.reserve_gib * GIB),
+        most_in_all=int(packages.total_gib * GIB),
+    )
+    uploads = Uploads(packages.staging, limits)
     return [
         InForce(settings=settings),
         WorkersPort(endpoint=protocols(settings)["pb"]["port"]),

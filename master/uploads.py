@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from model.manifest import File, check_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from model.package_key import PackageKey
 
-MOST_BYTES = 64 * 1024**3
+MOST_BYTES = 20 * 1024**3
 MOST_FILES = 20_000
 
 _INCOMING = "incoming"
@@ -43,6 +43,19 @@ class RefusedError(Exception):
         self.sha256 = sha256
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What uploads may take, in bytes. The defaults fit Ceph, whose packages and debug symbols have 4 to 10 GB."""
+
+    most_bytes: int = MOST_BYTES
+    """Of one upload."""
+    most_files: int = MOST_FILES
+    reserve: int = 0
+    """Of the disk, which uploads leave free."""
+    most_in_all: int = 0
+    """Of everything published, with this upload; 0 is no limit."""
+
+
 @dataclass(eq=False)
 class Upload:
     """One build's files on their way to one package_key; what is received is never replaced."""
@@ -50,8 +63,11 @@ class Upload:
     key: PackageKey
     token: str = field(repr=False)
     directory: Path
-    most_bytes: int = MOST_BYTES
-    most_files: int = MOST_FILES
+    limits: Limits = field(default_factory=Limits)
+    published: int = 0
+    """Bytes that were published when it began."""
+    expected: Callable[[], int] = lambda: 0
+    """Return the bytes that all open uploads have announced and not received."""
     files: dict[str, File] = field(default_factory=dict)
     """Path to size and SHA-256 as received, of every file that is whole in the directory."""
     closed: bool = False
@@ -68,22 +84,35 @@ class Upload:
             raise RefusedError(HTTPStatus.BAD_REQUEST, f"{error}.") from None
         if self.closed:
             raise _closed(self.key)
-        if len(self.files) + len(self._coming) >= self.most_files:
+        if len(self.files) + len(self._coming) >= self.limits.most_files:
             raise RefusedError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"An upload may have at most {self.most_files} files.",
+                f"An upload may have at most {self.limits.most_files} files.",
             )
-        if self._bytes + size > self.most_bytes:
+        limits, total = self.limits, self._bytes + size
+        if total > limits.most_bytes:
             raise RefusedError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"An upload may have at most {self.most_bytes} bytes;"
-                f" with {path} it would have {self._bytes + size}.",
+                f"An upload may have at most {_in_words(limits.most_bytes)} (packages.upload_gib);"
+                f" with {path} it would have {_in_words(total)}.",
+            )
+        if limits.most_in_all and self.published + total > limits.most_in_all:
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"All packages may have {_in_words(limits.most_in_all)} (packages.total_gib), and {_in_words(self.published)}"
+                f" are published; with {path} it would be {_in_words(self.published + total)}. An operator can run"
+                " `make purge`, or raise the setting.",
             )
         self._check_free(path)
         self._coming[path] = size
         self._bytes += size
         self._directories.update(_parents(path))
-        return Incoming(self, path, size, self.directory.parent.parent / _INCOMING / token_hex(16))
+        incoming = self.directory.parent.parent / _INCOMING / token_hex(16)
+        return Incoming(self, path, size, incoming, self.expected())
+
+    def coming(self) -> int:
+        """Return the bytes that are announced and not received."""
+        return sum(self._coming.values())
 
     def _check_free(self, path: str) -> None:
         if path in self.files:
@@ -123,8 +152,9 @@ class Upload:
 class Incoming:
     """One arriving file; `write`, `commit` and `abandon` block, so call them in a thread."""
 
-    def __init__(self, upload: Upload, path: str, size: int, temporary: Path) -> None:
-        """Take a reserved path and where to let it grow; nothing is on the disk yet."""
+    def __init__(self, upload: Upload, path: str, size: int, temporary: Path, expected: int = 0) -> None:
+        """`temporary` is where it grows; the disk must have room for `expected` bytes and the reserve."""
+        self._expected = expected
         self.upload = upload
         self.path = path
         self.size = size
@@ -139,6 +169,7 @@ class Incoming:
             raise _closed(self.upload.key)
         if self._descriptor < 0:
             self._temporary.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_disk()
             self._descriptor = os.open(
                 self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
             )
@@ -148,6 +179,16 @@ class Incoming:
             while written < len(chunk):
                 written += os.write(self._descriptor, chunk[written:])
             self._written += written
+
+    def _check_disk(self) -> None:
+        reserve, free = self.upload.limits.reserve, shutil.disk_usage(self._temporary.parent).free
+        if reserve and free - self._expected < reserve:
+            raise RefusedError(
+                HTTPStatus.INSUFFICIENT_STORAGE,
+                f"The master's disk has {_in_words(free)} free, of which {_in_words(reserve)} are kept (packages.reserve_gib);"
+                f" {self.path} and other files on their way need {_in_words(self._expected)}. An operator can run"
+                " `make purge`, or make room otherwise.",
+            )
 
     def commit(self, chunks: Sequence[bytes], expected: bytes | None = None) -> File:
         """Write the rest and have the file received; RefusedError if its digest is another."""
@@ -179,20 +220,25 @@ class Incoming:
 class Uploads:
     """Every upload that is open, each found by its token."""
 
-    def __init__(self, staging: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES) -> None:
-        """Take the directory for uploads, and what one of them may hold."""
+    def __init__(self, staging: Path, limits: Limits | None = None) -> None:
+        """`limits` may be replaced at any time, and count for uploads that are opened later."""
         self.staging = staging
-        self._most_bytes = most_bytes
-        self._most_files = most_files
+        self.limits = limits or Limits()
         self._open: dict[bytes, Upload] = {}
 
-    def open(self, key: PackageKey) -> Upload:
-        """Make a fresh directory, and a token that is good for this key until it is closed."""
+    def open(self, key: PackageKey, published: int = 0) -> Upload:
+        """Make a fresh directory, and a token that is good for this key until it is closed.
+
+        `published` is the number of bytes that are published now.
+        """
         directory = self.staging / key.target.name / f"{key.sha1}-{token_hex(8)}"
         directory.mkdir(parents=True)
-        upload = Upload(key, token_urlsafe(32), directory, self._most_bytes, self._most_files)
+        upload = Upload(key, token_urlsafe(32), directory, self.limits, published, self._expected)
         self._open[_digest(upload.token)] = upload
         return upload
+
+    def _expected(self) -> int:
+        return sum(upload.coming() for upload in self._open.values())
 
     def find(self, token: str) -> Upload | None:
         """Give the open upload of a token; the time it takes says nothing of other tokens."""
@@ -219,6 +265,12 @@ class Uploads:
         if self.staging.is_dir():
             for entry in tuple(self.staging.iterdir()):
                 _remove(entry)
+
+
+def _in_words(size: int) -> str:
+    if size < 1024**2:
+        return f"{size} bytes"
+    return f"{size / 1024**2:.1f} MiB" if size < 1024**3 else f"{size / 1024**3:.2f} GiB"
 
 
 def _closed(key: PackageKey) -> RefusedError:

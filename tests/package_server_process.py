@@ -102,11 +102,11 @@ def serve(tree: str, staging: str, limits: dict[str, int]) -> None:
     from twisted.python import log
 
     from master.package_server import PackageServer
-    from master.uploads import Uploads
+    from master.uploads import Limits, Uploads
     from model.package_key import PackageKey
 
     loop: Any = reactor
-    uploads = Uploads(Path(staging), **limits)
+    uploads = Uploads(Path(staging), Limits(**limits))
     loopback = "tcp:0:interface=127.0.0.1"
     server = PackageServer(port=loopback, tree=tree, uploads=uploads, title="Packages <of> tests")
     opened: dict[str, Any] = {}

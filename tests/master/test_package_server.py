@@ -470,7 +470,7 @@ def refusals(server: PackageServerProcess) -> dict[str, tuple[bytes, int, str]]:
         "too large": (
             head_of(server, token, "a", "Content-Length: 10000000001"),
             413,
-            "An upload may have at most 10000000000 bytes; with a it would have 10000000003.",
+            "An upload may have at most 9.31 GiB (packages.upload_gib); with a it would have 9.31 GiB.",
         ),
         "in part": (
             head_of(server, token, "a", HUGE, "Content-Range: bytes 0-1/2"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from master.uploads import Incoming, RefusedError, Upload, Uploads
+from master.uploads import Incoming, Limits, RefusedError, Upload, Uploads
 from model.manifest import File
 from model.package_key import PackageKey
 
@@ -21,7 +23,7 @@ OTHER = PackageKey.from_string("ceph-rpm-centos9-x86_64-default/" + "f" * 40)
 
 @pytest.fixture
 def uploads(tmp_path: Path) -> Uploads:
-    return Uploads(tmp_path / "staging", most_bytes=1000, most_files=3)
+    return Uploads(tmp_path / "staging", Limits(most_bytes=1000, most_files=3))
 
 
 @pytest.fixture
@@ -133,7 +135,10 @@ def test_bytes_are_limited(upload: Upload) -> None:
     upload.begin("a", 600)
     status, sentence = refusal(upload, "b", 401)
     assert status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    assert sentence == "An upload may have at most 1000 bytes; with b it would have 1001."
+    assert (
+        sentence
+        == "An upload may have at most 1000 bytes (packages.upload_gib); with b it would have 1001 bytes."
+    )
     upload.settle("a")
     upload.begin("b", 1000)
 
@@ -270,3 +275,42 @@ def test_wipe_leaves_an_empty_staging(uploads: Uploads, upload: Upload, tmp_path
 def test_wipe_of_no_staging_is_no_error(tmp_path: Path) -> None:
     """The first start finds nothing."""
     Uploads(tmp_path / "staging").wipe()
+
+
+def test_c4_the_disk_keeps_a_reserve(tmp_path: Path) -> None:
+    """A file that would leave less than the reserve is refused before it is on the disk; others on their way count."""
+    free = shutil.disk_usage(tmp_path).free
+    uploads = Uploads(tmp_path / "staging", Limits(most_bytes=2**60, reserve=free // 2))
+    first, second = (uploads.open(key) for key in (KEY, OTHER))
+    began = [first.begin("a", free // 4), second.begin("b", 1000), second.begin("c", free // 2)]
+    assert began[1].write([b"x"]) is None
+    with pytest.raises(RefusedError) as caught:
+        began[2].write([b"x"])
+    assert caught.value.status == 507
+    assert re.fullmatch(
+        r"The master's disk has \S+ [GM]iB free, of which \S+ [GM]iB are kept \(packages\.reserve_gib\); c and other"
+        r" files on their way need \S+ [GM]iB\. An operator can run `make purge`, or make room otherwise\.",
+        caught.value.sentence,
+    )
+    for one in began:
+        one.abandon()
+        one.upload.settle(one.path)
+    assert second.begin("c", 1000).write([b"x"]) is None
+
+
+def test_c4_all_packages_together_have_a_limit(tmp_path: Path) -> None:
+    """What is published counts with the upload; the sentence says what an operator can do."""
+    uploads = Uploads(tmp_path / "staging", Limits(most_in_all=5000))
+    upload = uploads.open(KEY, published=4000)
+    upload.begin("a", 1000)
+    with pytest.raises(RefusedError) as caught:
+        upload.begin("b", 1)
+    assert (caught.value.status, caught.value.sentence) == (
+        413,
+        (
+            "All packages may have 5000 bytes (packages.total_gib), and 4000 bytes are published; with b it would be"
+            " 5001 bytes. An operator can run `make purge`, or raise the setting."
+        ),
+    )
+    uploads.limits = Limits()
+    uploads.open(OTHER, published=4000).begin("b", 10_000)

@@ -62,3 +62,15 @@ def fingerprints(armour: str) -> set[str]:
     shown = subprocess.run(command, input=armour, check=True, capture_output=True, text=True).stdout
     rows = [line.split(":") for line in shown.splitlines()]
     return {after[9] for row, after in itertools.pairwise(rows) if row[0] == "pub" and after[0] == "fpr"}
+
+
+def test_c4_an_upload_beyond_the_settings_fails_as_a_build(here: Installation) -> None:
+    """After a reload with a smaller limit, the build fails with the sentence that names the setting."""
+    for setting in ("upload_gib", "total_gib"):
+        here.reload(packages={setting: 1e-7})
+        answer = here.ask(DEB, sha1=here.repository.commit())
+        assert here.wait(answer)["results"] == 2
+        assert f"(packages.{setting})" in str(here.said(answer))
+        here.reload(packages={"upload_gib": 20, "total_gib": 0})
+    answer = here.ask(DEB, sha1=here.repository.commit())
+    assert here.wait(answer)["results"] == 0
