@@ -43,14 +43,19 @@ def served(directory: Path) -> Iterator[str]:
 class Apt:
     """The machine's apt with one source and directories of its own."""
 
-    def __init__(self, directory: Path, source: str) -> None:
-        """Write the configuration, and fetch the indexes; CalledProcessError if apt does not like them."""
+    def __init__(self, directory: Path, source: str, *, preferences: str = "", status: str = "") -> None:
+        """Write the configuration, and fetch the indexes; CalledProcessError if apt does not like them.
+
+        `preferences` are pins, and `status` is dpkg's list of what is installed.
+        """
         for name in ("state/lists/partial", "cache/archives/partial"):
             (directory / name).mkdir(parents=True)
-        (directory / "status").touch()
+        (directory / "status").write_text(status)
+        (directory / "preferences").write_text(preferences)
         (directory / "sources.list").write_text(f"deb {source}\n")
         options = {
             "Dir::Etc::sourcelist": directory / "sources.list", "Dir::Etc::sourceparts": "/dev/null", "Dir::Etc::preferencesparts": "/dev/null",
+            "Dir::Etc::preferences": directory / "preferences",
             "Dir::State": directory / "state", "Dir::State::status": directory / "status", "Dir::Cache": directory / "cache",
             "APT::Sandbox::User": "root", "Acquire::http::Proxy": "DIRECT", "APT::Architecture": "amd64", "APT::Architectures": "amd64",
         }  # fmt: skip

@@ -30,7 +30,7 @@ DEB_KEY = "ceph-deb-jammy-x86_64-default/73e2fc59c56ffde226d1974c4d494a4fbc3bb4d
 DEB_VERSION = "19.2.0-3-g73e2fc59-1"
 DEB_NAMES = ["ceph", "ceph-common", "python3-ceph-argparse"]
 
-DEBS_NAMED = (*DEB_NAMES, "ceph-mgr", "ceph-mon", "ceph-odd", "ceph-release", "libceph2")
+DEBS_NAMED = (*DEB_NAMES, "ceph-mgr", "ceph-mon", "ceph-odd", "ceph-release", "libceph2", "bash")
 """The packages of debian/control; most tests build those of DEB_NAMES only."""
 
 RPM_KEY = "ceph-rpm-centos9-x86_64-default/73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5"
@@ -192,7 +192,7 @@ def key_of(directory: Path) -> PackageKey:
     return PackageKey.from_string(DEB_KEY if (directory / "pool").exists() else RPM_KEY)
 
 
-def make_metadata(directory: Path, home: Path | None = None) -> list[File]:
+def make_metadata(directory: Path, home: Path | None = None, names: PackageNames | None = None) -> list[File]:
     """Check an upload, sign its rpms and make its metadata as the publisher does; return the files made."""
 
     used = home or signing_home()  # its reactor must have ended before another begins
@@ -201,7 +201,7 @@ def make_metadata(directory: Path, home: Path | None = None) -> list[File]:
         key, received = key_of(directory), files_of(directory)
         manifest = check_upload(key, directory, received)
         metadata = RepositoryMetadata(
-            Confined(reactor), PACKAGES_URL, PackageNames.of("ceph"), SigningKey(reactor, used)
+            Confined(reactor), PACKAGES_URL, names or PackageNames.of("ceph"), SigningKey(reactor, used)
         )
         return await metadata.make(key, directory, manifest, received)
 
