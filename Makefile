@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels rotate-key retire-key purge clean
+.PHONY: help lock demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels rotate-key retire-key purge clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -28,6 +28,9 @@ status:  ## say whether the master runs
 
 image: .venv/installed  ## prepare an image of a target and switch to it (TARGET=ceph-deb-jammy-x86_64-default, CLOUD=)
 	@$(PYTHON) -m master.ask_image $(TARGET) $(if $(CLOUD),--cloud $(CLOUD))
+
+lock: .venv/installed-dev  ## lock the requirements that requirements/*.in name, with hashes
+	@PATH=$(CURDIR)/.venv/bin:$$PATH $(PYTHON) requirements/renew.py
 
 wheels: .venv/installed  ## get what build machines install buildbot-worker from (DISTS="jammy noble", all otherwise)
 	@$(PYTHON) -m workers.wheels fetch $(foreach dist,$(DISTS),--dist $(dist))
@@ -82,11 +85,11 @@ clean: stop openstack-lab-down  ## remove everything that `make demo` made, the 
 .venv/installed: requirements.txt deploy/system-packages.sh
 	@$(SUDO) deploy/system-packages.sh runtime
 	@[ -x $(PYTHON) ] || python3 -m venv .venv
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt requests==2.34.2
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 .venv/installed-dev: requirements.txt requirements-dev.txt deploy/system-packages.sh
 	@$(SUDO) deploy/system-packages.sh runtime tests lab
 	@[ -x $(PYTHON) ] || python3 -m venv .venv
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@ .venv/installed

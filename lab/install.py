@@ -24,7 +24,7 @@ def install(say: Callable[[str], None]) -> None:
         _run([sys.executable, "-m", "venv", str(VENV)])
     _run(
         [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-         "-r", str(REQUIREMENTS)]
+         "--require-hashes", "-r", str(REQUIREMENTS)]
     )  # fmt: skip
     done.write_text(wanted)
 

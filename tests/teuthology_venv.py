@@ -34,7 +34,7 @@ def venv() -> Path:
             _run(sys.executable, "-m", "venv", "--clear", str(VENV))
             _run(
                 str(VENV / "bin/python"), "-m", "pip", "install", "--quiet",
-                "--disable-pip-version-check", "--requirement", str(REQUIREMENTS),
+                "--disable-pip-version-check", "--require-hashes", "--requirement", str(REQUIREMENTS),
             )  # fmt: skip
             done.write_text(made_from)
     return VENV

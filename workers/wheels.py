@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
@@ -86,13 +86,17 @@ class Machine:
         }
 
     def pins(self) -> list[str]:
-        """Give `name==version` of everything to install, buildbot-worker first."""
-        lines = [line.partition("#")[0].strip() for line in _PINS.read_text().splitlines()]
-        pinned = [Requirement(line) for line in lines if line]
-        return [
-            f"buildbot-worker=={version('buildbot-worker')}",
-            *(f"{pin.name}{pin.specifier}" for pin in pinned if self._wants(pin)),
-        ]
+        """Return a line for pip for everything to install: `name==version`, and the hashes of that release."""
+        pinned = []
+        for line in _PINS.read_text().replace("\\\n", " ").splitlines():
+            words, *hashes = line.partition("#")[0].split(" --hash=")
+            if words.strip():
+                pin = Requirement(words.strip())
+                if self._wants(pin):
+                    pinned.append(
+                        " --hash=".join([f"{pin.name}{pin.specifier}", *(one.strip() for one in hashes)])
+                    )
+        return pinned
 
     def unmet(self, wheels: Iterable[Path]) -> list[str]:
         """Say what the wheels need that is not among them, or not in the right version."""
@@ -179,12 +183,17 @@ def _indexes(directory: Path) -> list[Path]:
 def _download(machine: Machine, into: Path) -> None:
     platforms = [f"--platform=manylinux{glibc}_{machine.arch}" for glibc in _PLATFORMS]
     # pip evaluates markers for the Python that it runs on, so it gets none, and no dependencies to find.
-    command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-        "--dest", str(into), "--only-binary=:all:", "--implementation=cp",
-        "--python-version", machine.python, *platforms, "--platform=any", *machine.pins(),
-    ]  # fmt: skip
-    finished = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    with NamedTemporaryFile("w", suffix=".txt") as pins:
+        pins.write("\n".join(machine.pins()))
+        pins.flush()
+        command = [
+            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+            "--dest", str(into), "--only-binary=:all:", "--implementation=cp", "--require-hashes",
+            "--python-version", machine.python, *platforms, "--platform=any", "-r", pins.name,
+        ]  # fmt: skip
+        finished = subprocess.run(
+            command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
     if finished.returncode != 0:
         errors = [line for line in finished.stderr.splitlines() if line.startswith("ERROR: ")]
         last = (errors or finished.stderr.strip().splitlines() or ["no message"])[-1]
