@@ -118,8 +118,15 @@ class RepositoryMetadata:
             rpms = [file for path, file in received.items() if path.startswith(f"{part}/")]
             if release.startswith(f"{part}/"):
                 rpms.append(await self._add_release_rpm(key, directory, release))
-            made.extend(await self._sign_rpms(directory, rpms))
-            return await self._createrepo(directory, part)
+            signed = await self._sign_rpms(directory, rpms)
+
+            async def digest() -> None:
+                made.extend(await self._digests(signed))
+
+            # createrepo_c reads each byte as well: at the same time, the disk is read once.
+            outcomes: list[Any] = await _all_of([self._createrepo(directory, part), digest()])
+            files: dict[str, bytes] = outcomes[0]
+            return files
 
         try:
             # Side by side, because each program needs a fraction of a second to start.
@@ -143,8 +150,13 @@ class RepositoryMetadata:
         await self._confined.in_thread(_make_readable, (directory / path).parent)
         return file
 
-    async def _sign_rpms(self, directory: Path, rpms: Iterable[File]) -> list[File]:
-        """Sign each rpm, some at the same time; return the files that they are then."""
+    async def _digests(self, signed: Iterable[rpm_signature.Written]) -> list[File]:
+        return await _all_of(
+            self._at_once.run(self._confined.in_thread, rpm_signature.digest, written) for written in signed
+        )
+
+    async def _sign_rpms(self, directory: Path, rpms: Iterable[File]) -> list[rpm_signature.Written]:
+        """Write a signature into each rpm, some at the same time."""
         key = await self._signing_key.oldest()
         with TemporaryDirectory(prefix="headers-", dir=directory.parent) as scratch:
             return await _all_of(
@@ -154,11 +166,11 @@ class RepositoryMetadata:
                 for number, file in enumerate(rpms)
             )
 
-    async def _sign_rpm(self, path: Path, scratch: Path, file: File, key: Key) -> File:
+    async def _sign_rpm(self, path: Path, scratch: Path, file: File, key: Key) -> rpm_signature.Written:
         headers = await self._confined.in_thread(rpm_signature.read, path, file.path)
         await self._confined.in_thread(scratch.write_bytes, headers.main)
         signature = await self._signing_key.signature(scratch, key)
-        return await self._confined.in_thread(rpm_signature.insert, path, headers, signature, file)
+        return await self._confined.in_thread(rpm_signature.write, path, headers, signature, file)
 
     async def _createrepo(self, directory: Path, part: str) -> dict[str, bytes]:
         output = directory / _SCRATCH / part

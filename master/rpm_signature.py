@@ -9,7 +9,7 @@ does not do it.
 from __future__ import annotations
 
 import hashlib
-import os
+import shutil
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -72,38 +72,47 @@ def read(path: Path, name: str) -> Headers:
     return Headers(lead, signature + padding, len(signature), main)
 
 
-def insert(path: Path, headers: Headers, signature: bytes, received: File) -> File:
-    """Write a signature of `headers.main` into the rpm, and return the file that it is then.
+@dataclass(frozen=True)
+class Written:
+    """What the beginning of an rpm was, and is since it was signed."""
 
-    ValueError if the rest of the file is not what was received. Written in place if there is room, which
-    rpmbuild leaves.
-    """
-    made = _signature_header(headers, signature, headers.size)
-    old, new = headers.lead + headers.signature, headers.lead + made
-    rest = path.open("rb")
-    if len(made) == len(headers.signature):
+    path: Path
+    received: File
+    old: bytes
+    new: bytes
+
+
+def write(path: Path, headers: Headers, signature: bytes, received: File) -> Written:
+    """Write a signature of `headers.main` into an rpm, in place if there is room, which rpmbuild leaves."""
+    old = headers.lead + headers.signature
+    new = headers.lead + _signature_header(headers, signature, headers.size)
+    if len(new) == len(old):
         with path.open("r+b") as file:
             file.write(new)
-        output = None
     else:
-        output = path.with_name(f".{path.name}").open("wb")
-        output.write(new)
-    before, after = hashlib.sha256(old), hashlib.sha256(new)
-    size = len(new)
-    with rest:
-        rest.seek(len(old))
-        while chunk := rest.read(_CHUNK):
+        anew = path.with_name(f".{path.name}")
+        with path.open("rb") as rest, anew.open("wb") as file:
+            rest.seek(len(old))
+            file.write(new)
+            shutil.copyfileobj(rest, file, _CHUNK)
+        shutil.copymode(path, anew)  # the confined tools read it, whatever the master's umask
+        anew.replace(path)
+    return Written(path, received, old, new)
+
+
+def digest(written: Written) -> File:
+    """Return the signed file; ValueError if the rest of it is not what was received."""
+    before, after = hashlib.sha256(written.old), hashlib.sha256(written.new)
+    size = len(written.new)
+    with written.path.open("rb") as file:
+        file.seek(size)
+        while chunk := file.read(_CHUNK):
             before.update(chunk)
             after.update(chunk)
             size += len(chunk)
-            if output is not None:
-                output.write(chunk)
-    if output is not None:
-        output.close()
-        os.replace(output.name, path)
-    if before.hexdigest() != received.sha256:
-        raise ValueError(f"{received.path} changed on the disk after it had arrived")
-    return File(received.path, size, after.hexdigest())
+    if before.hexdigest() != written.received.sha256:
+        raise ValueError(f"{written.received.path} changed on the disk after it had arrived")
+    return File(written.received.path, size, after.hexdigest())
 
 
 def _signature_header(headers: Headers, signature: bytes, size: int) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
+import stat
 import struct
 import subprocess
 import tempfile
@@ -72,7 +74,8 @@ def signed(path: Path, home: Path | None = None) -> File:
         headers = rpm_signature.read(path, path.name)
         scratch = path.with_name("header")
         scratch.write_bytes(headers.main)
-        return rpm_signature.insert(path, headers, await key.signature(scratch, await key.oldest()), received)
+        signature = await key.signature(scratch, await key.oldest())
+        return rpm_signature.digest(rpm_signature.write(path, headers, signature, received))
 
     made: File = finish(sign)
     return made
@@ -103,10 +106,15 @@ def test_d13_every_rpm_that_is_served_is_signed(mine: Path, tmp_path: Path) -> N
 
 
 def test_an_rpm_without_room_is_written_anew(mine: Path, tmp_path: Path) -> None:
-    """An rpm that reserves no space becomes longer, and is as good."""
+    """An rpm that reserves no space becomes longer, readable as before, and is as good."""
     without_room(mine / CEPH)
     before = (mine / CEPH).stat().st_size
-    file = signed(mine / CEPH)
+    umask = os.umask(0o077)
+    try:
+        file = signed(mine / CEPH)
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((mine / CEPH).stat().st_mode) == 0o644
     assert file.size == (mine / CEPH).stat().st_size > before
     assert file.sha256 == hashlib.sha256((mine / CEPH).read_bytes()).hexdigest()
     said = checked(mine / CEPH, our_key(), tmp_path)
@@ -134,7 +142,7 @@ def test_an_rpm_that_changed_on_the_disk_is_refused(mine: Path, room: bool) -> N
     (mine / CEPH).write_bytes(data)
     headers = rpm_signature.read(mine / CEPH, CEPH)
     with pytest.raises(ValueError, match=r"^x86_64/ceph-.* changed on the disk after it had arrived$"):
-        rpm_signature.insert(mine / CEPH, headers, b"x" * 400, received)
+        rpm_signature.digest(rpm_signature.write(mine / CEPH, headers, b"x" * 400, received))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +180,7 @@ def test_damaged_headers_end_in_sentences(upload: Path, tmp_path: Path) -> None:
         received = File("x", len(damaged), hashlib.sha256(damaged).hexdigest())
         try:
             headers = rpm_signature.read(path, "x")
-            file = rpm_signature.insert(path, headers, b"s" * 400, received)
+            file = rpm_signature.digest(rpm_signature.write(path, headers, b"s" * 400, received))
         except ValueError as error:
             assert str(error).startswith("x ")
         else:
