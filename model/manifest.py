@@ -11,12 +11,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~^_:-]*\Z")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~^:_-]{0,127}\Z")
 _PATH_MAX = 500
+_NAME_MAX = 255
+"""Bytes of one name: what ext4, xfs and btrfs take. All characters of a path are ASCII."""
 
 
 def check_path(path: str) -> str:
     """Give a file's path back if it is relative, plain and stays below; ValueError otherwise."""
     if len(path) > _PATH_MAX:
         raise ValueError(f"path has {len(path)} characters; at most {_PATH_MAX} are taken")
+    longest = max(map(len, path.split("/")))
+    if longest > _NAME_MAX:
+        raise ValueError(f"path has a name of {longest} characters; at most {_NAME_MAX} are taken")
     if not all(_PART.match(part) for part in path.split("/")):
         raise ValueError(
             f"path {path!r} must be names of letters, digits and . + ~ ^ _ : -,"

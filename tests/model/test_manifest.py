@@ -55,9 +55,16 @@ def test_paths_that_leave_or_hide_are_refused(path: str) -> None:
 
 def test_a_path_has_an_end() -> None:
     """A path of more than 500 characters is refused without being repeated in the sentence."""
-    assert check_path("a" * 500)
+    assert check_path("a" * 250 + "/" + "a" * 249)
     with pytest.raises(ValueError, match=r"^path has 501 characters; at most 500 are taken$"):
         check_path("a" * 501)
+
+
+def test_d11_a_name_has_an_end() -> None:
+    """A name that no file system takes is refused before the disk refuses it."""
+    assert check_path("pool/" + "a" * 255)
+    with pytest.raises(ValueError, match=r"^path has a name of 256 characters; at most 255 are taken$"):
+        check_path("pool/" + "a" * 256)
 
 
 @given(st.text(max_size=30))
