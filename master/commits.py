@@ -90,7 +90,7 @@ class Commits:
         try:
             finished = await self._git(directory, "init", "--quiet", "--bare", "--template=")
             if finished.status == 0:
-                finished = await self._git(directory, *_FETCH, "--", git_url, sha1)
+                finished = await git_process.contact(self._git(directory, *_FETCH, "--", git_url, sha1))
             if finished.status is None:
                 return
             if finished.status != 0:

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import DeferredSemaphore
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from workers.processes import Finished
 
 _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
@@ -15,12 +23,28 @@ _ENVIRONMENT = {
 }
 _PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")
 
-OPTIONS = ("-c", "http.followRedirects=false", "-c", "credential.helper=")
-"""Of every git that asks another server something."""
+OPTIONS = ("-c", "http.followRedirects=false", "-c", "credential.helper=", "-c", "http.emptyAuth=false")
+"""Options of every git command that contacts a server. Without the last one, git sends an NTLM message to a server that
+asks for it."""
 
 LIMITS = ("prlimit", f"--fsize={64 * 1024**2}", f"--as={2 * 1024**3}", "--core=0", "--")
 """Goes in front of every git command that contacts a server. The server may be a contributor's, and must not be able
 to fill the disk or the memory."""
+
+AT_ONCE = 16
+"""Processes of git that contact servers for requests at the same time. With LIMITS, this bounds the memory that servers
+can use up."""
+
+_at_once = DeferredSemaphore(AT_ONCE)
+
+
+async def contact(process: Coroutine[Any, Any, Finished]) -> Finished:
+    """Run a process that contacts a server when fewer than AT_ONCE others do; its time limit begins then."""
+    await _at_once.acquire()
+    try:
+        return await process
+    finally:
+        _at_once.release()
 
 
 def environment() -> dict[str, str]:

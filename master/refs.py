@@ -58,7 +58,7 @@ async def resolve(reactor: Any, git_url: str, ref: str, seconds: float, kind: st
         git_url,
         *candidates,
     ]
-    finished = await run(reactor, command, git_process.environment(), seconds)
+    finished = await git_process.contact(run(reactor, command, git_process.environment(), seconds))
     if finished.status is None:
         raise RepositoryUnreachable(f"{git_url} did not answer within {seconds:g} s; ask again", passing=True)
     if finished.status != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from buildbot.schedulers.forcesched import (
 from buildbot.schedulers.triggerable import Triggerable
 from buildbot.util.twisted import async_to_deferred
 from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gatherResults
 
 from master.builders import builders_off
 from master.commits import Commits, CommitUnknown
@@ -33,6 +34,9 @@ from model.targets import Target
 if TYPE_CHECKING:
     from master.settings import Git, Settings
 
+
+AT_ONCE = 4
+"""Requests of one user that are processed at the same time: slow repositories of one user delay nobody else."""
 
 _NO_SHA1 = "0" * 40
 
@@ -75,6 +79,7 @@ class PackagesScheduler(ForceScheduler):
         assert self.master is not None
         services = self.master.service_manager.namedServices
         publisher, waiting = services["publisher"], services["waiting"]
+        self._turns: defaultdict[str, DeferredSemaphore] = defaultdict(lambda: DeferredSemaphore(AT_ONCE))
         self._commits = Commits(self.master.reactor, lambda: self.git.timeout)
         self._ensure = Ensure(self.master, publisher, waiting, self._commits, self._add_buildset)
         add_packages(self.master, self._ensure, waiting)
@@ -94,6 +99,7 @@ class PackagesScheduler(ForceScheduler):
             params["owner"] = params.pop(CLAIMED_OWNER)
         builder_id = params.get("builderid")
         name = await self._builder_name(builder_id)
+        await self._turns[owner].acquire()
         try:
             wanted = parse(params, self._targets, lambda _: name, self._policy, self.git_urls)
             resolved = await self._resolve(wanted)
@@ -103,6 +109,8 @@ class PackagesScheduler(ForceScheduler):
             if refused.passing:
                 raise BadJsonRpc2(refused.sentences, PASSING) from None
             raise CollectedValidationError(refused.sentences) from None
+        finally:
+            self._turns[owner].release()
         if builder_id is not None and answers[0].buildset_id is None:
             # The form can only show a buildrequest, and this database knows none.
             field = "ref" if wanted.ref else "sha1"
@@ -248,10 +256,13 @@ class PackagesScheduler(ForceScheduler):
         key = PackageKey.from_string(values["package_key"])
         sizes = {name: stored[name][0] for name in SIZES if name in stored}
         ask = Ask(key, values["git_url"], values["ref"], str(args["owner"]), "rebuild", sizes=sizes)
+        await self._turns[ask.owner].acquire()
         try:
             answer = await self._ensured(ask)
         except Refused as refused:
             raise BadJsonRpc2(refused.sentences, JSONRPC_CODES["invalid_params"]) from None
+        finally:
+            self._turns[ask.owner].release()
         return answer.buildset_id, answer.buildrequest_ids
 
 

@@ -6,9 +6,13 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
+from twisted.internet.defer import Deferred, DeferredList
 
+from master import git_process, refs
 from master.refs import LastResolved, RefUnknown, RepositoryUnreachable, resolve
 from model.package_key import PackageKey
 from tests.git_repositories import commit, git, git_daemon, new_repository
@@ -226,3 +230,33 @@ def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
     path.unlink()
     record(last, OLD, "main")
     assert not path.exists()
+
+
+def test_a9_servers_that_never_answer_are_asked_a_few_at_a_time() -> None:
+    """Of many requests for a silent server, a bounded number of git processes run, and all get their answer."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/x.git"
+
+        async def many(reactor: Any) -> list[Any]:
+            asked = [
+                Deferred.fromCoroutine(resolve(reactor, url, "main", 1))
+                for _ in range(git_process.AT_ONCE + 10)
+            ]
+            answers = await DeferredList(asked, consumeErrors=True)
+            return [answer.value for _, answer in answers]
+
+        most, running, real = 0, 0, refs.run
+
+        async def counted(*arguments: Any) -> Any:
+            nonlocal most, running
+            running += 1
+            most = max(most, running)
+            try:
+                return await real(*arguments)
+            finally:
+                running -= 1
+
+        with mock.patch.object(refs, "run", counted):
+            answers = finish(many)
+    assert most == git_process.AT_ONCE
+    assert {type(answer) for answer in answers} == {RepositoryUnreachable}
