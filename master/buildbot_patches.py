@@ -6,15 +6,19 @@ has every name that is replaced.
 
 from __future__ import annotations
 
-from functools import partialmethod
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from autobahn.websocket.types import ConnectionDeny
+from buildbot.data import masters
 from buildbot.data.base import EndpointKind
+from buildbot.data.exceptions import InvalidQueryParameter
 from buildbot.db import logs
 from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
-from buildbot.www import auth, service, ws
+from buildbot.www import config as wwwconfig
+from buildbot.www import ws
 from buildbot.www.rest import V2RootResource
 from twisted.internet import threads
 from twisted.internet.defer import Deferred
@@ -34,17 +38,27 @@ MOST_MESSAGE = 64 * 1024
 PATIENCE = 60.0
 """Seconds that a client may take to read what was written to it before more is written; then it is dropped."""
 
+MOST_NUMBER = 2**31
+"""Limits, offsets and ids in queries are smaller: some databases raise on larger ones."""
+
+_decode_result_spec = V2RootResource.decodeResultSpec
+_db2data = masters._db2data  # noqa: SLF001
+_frontend_config = wwwconfig.get_www_frontend_config_dict
+_on_connect = ws.WsProtocol.onConnect
 _from_pool = logs._async_iter_on_pool  # noqa: SLF001
 _reconfigure = BuildbotService.reconfigServiceWithSibling
 
 
-def apply(*, https: bool) -> None:
-    """Put the replacements in place; `https` if browsers reach the web port by HTTPS. Applying them again changes nothing."""
-    service.BuildbotSession.updateSession = partialmethod(_update_session, https=https)  # type: ignore[method-assign]
+def apply() -> None:
+    """Put the replacements in place. Applying them again changes nothing."""
     V2RootResource._write_json_data = staticmethod(write_json_data)  # type: ignore[method-assign]  # noqa: SLF001
     V2RootResource._render_raw = _render_raw  # type: ignore[method-assign]  # noqa: SLF001
     logs._async_iter_on_pool = lines_from_pool  # noqa: SLF001
-    service.BuildbotSite.requestFactory = LimitedRequest
+    V2RootResource.decodeResultSpec = _checked_result_spec  # type: ignore[method-assign]
+    masters._db2data = _nameless_master  # noqa: SLF001
+    masters.Master.produceEvent = _nameless_event
+    wwwconfig.get_www_frontend_config_dict = _few_facts
+    ws.WsProtocol.onConnect = _only_own_pages
     ws.WsProtocolFactory.__init__ = _limited_websockets  # type: ignore[method-assign]
     BuildbotService.reconfigServiceWithSibling = _reconfigure_and_remember  # type: ignore[method-assign]
 
@@ -165,6 +179,7 @@ class LimitedRequest(server.Request):
 
     channel: Any
     content: Any
+    most_body = MOST_BODY
     _received = 0
 
     def gotLength(self, length: int | None) -> None:
@@ -200,13 +215,41 @@ class LimitedRequest(server.Request):
             super().process()
 
 
-def _update_session(self: Any, request: Any, *, https: bool) -> None:
-    """Set the session's cookie so that no script reads it and no other site sends it.
+def _checked_result_spec(self: Any, request: Any, endpoint: Any) -> Any:
+    """Refuse a number that no database takes. Buildbot answers 500, and logs a traceback for anybody who sends one."""
+    spec = _decode_result_spec(self, request, endpoint)
+    numbers = [number for number in (spec.limit, spec.offset) if number is not None]
+    numbers += [value for one in spec.filters for value in one.values if isinstance(value, int)]
+    if any(abs(number) >= MOST_NUMBER for number in numbers):
+        raise InvalidQueryParameter(f"numbers must be smaller than {MOST_NUMBER}")
+    if any(number < 0 for number in (spec.limit, spec.offset) if number is not None):
+        raise InvalidQueryParameter("limit and offset must not be negative")
+    return spec
 
-    Behind a proxy that ends TLS, Buildbot takes the connection for a plain one and leaves `Secure` out.
-    """
-    name = auth.build_cookie_name(request.isSecure(), request.sitepath)
-    request.addCookie(name, self.uid, path=b"/", secure=https, httpOnly=True, sameSite=b"strict")
+
+def _nameless_master(model: Any) -> dict[str, Any]:
+    """Return what everybody may know of a master. Its name has the host's name and the path of the state directory."""
+    return {**_db2data(model), "name": "master"}
+
+
+def _nameless_event(self: Any, message: dict[str, Any], event: str) -> None:
+    super(masters.Master, self).produceEvent({**message, "name": "master"}, event)
+
+
+def _few_facts(master: Any, www_config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration that the UI gets, without versions of programs and the port's own address."""
+    found = _frontend_config(master, www_config)
+    return {name: value for name, value in found.items() if name not in ("port", "logfileName")} | {
+        "versions": []
+    }
+
+
+def _only_own_pages(self: Any, request: Any) -> Any:
+    """Refuse a websocket to a page of another site, which could read an internal master through its visitor's browser."""
+    url = urlsplit(self.master.config.buildbotURL)
+    if request.origin and request.origin.lower() != f"{url.scheme}://{url.netloc}".lower():
+        raise ConnectionDeny(403, "Forbidden")
+    return _on_connect(self, request)
 
 
 def _limited_websockets(self: Any, master: Any) -> None:

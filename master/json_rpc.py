@@ -20,6 +20,8 @@ from buildbot.www.authz import Forbidden
 from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2, V2RootResource
 from twisted.internet.defer import Deferred
 
+from master.web_clients import log_refusal
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -69,6 +71,14 @@ async def check(master: Any, path: tuple[str, ...], method: str) -> None:
 def check_every_post(refusal: bytes) -> None:
     """Check every POST before its endpoint gets it. A client without a user gets only the refusal."""
 
+    async def logged(resource: V2RootResource, request: Any, method: str, params: dict[str, Any]) -> Any:
+        try:
+            return await checked(resource, request, method, params)
+        except Forbidden as error:
+            user = str(resource.master.www.getUserInfos(request).get("username") or "nobody")
+            log_refusal(request, user, error.message)
+            raise
+
     async def checked(resource: V2RootResource, request: Any, method: str, params: dict[str, Any]) -> Any:
         if request.method == b"POST":
             if resource.master.www.getUserInfos(request).get("anonymous"):
@@ -76,9 +86,14 @@ def check_every_post(refusal: bytes) -> None:
             await check(
                 resource.master, tuple(part.decode(errors="replace") for part in request.postpath), method
             )
-        return await _get_endpoint(resource, request, method, params)
+        endpoint, arguments = await _get_endpoint(resource, request, method, params)
+        if any(isinstance(value, int) and abs(value) > MOST_ID for value in arguments.values()):
+            raise InvalidPathError(
+                f"there is no {'/'.join(part.decode(errors='replace') for part in request.postpath)}"
+            )
+        return endpoint, arguments
 
     def get_endpoint(resource: V2RootResource, *arguments: Any) -> Deferred[Any]:
-        return Deferred.fromCoroutine(checked(resource, *arguments))
+        return Deferred.fromCoroutine(logged(resource, *arguments))
 
     V2RootResource.getEndpoint = get_endpoint  # type: ignore[method-assign,assignment]

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from dataclasses import asdict, field, replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -74,6 +74,8 @@ class Www:
     host: str = "127.0.0.1"
     port: Port = 8010
     url: HttpUrl = "http://127.0.0.1:8010/"
+    proxies: tuple[IPv4Address | IPv6Address, ...] = ()
+    """Addresses of proxies, whose header X-Real-IP is believed."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

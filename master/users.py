@@ -60,6 +60,16 @@ class Users:
         known = self._digests.get(name)
         return "" if known is None else digest(f"session of {name} {known}")
 
+    def claimed(self, header: str) -> str:
+        """Return the name that an Authorization header claims, true or not; empty if it has none."""
+        scheme, _, value = header.partition(" ")
+        if scheme.lower() != "basic":
+            return ""
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode(errors="replace").partition(":")[0]
+        except ValueError:
+            return ""
+
     def of_authorization(self, header: str) -> str | None:
         """Give the user that an Authorization header proves, Bearer or Basic; None if nobody."""
         scheme, _, value = header.partition(" ")

@@ -17,9 +17,10 @@ from buildbot.www.authz.endpointmatchers import (
     RebuildBuildEndpointMatcher,
 )
 from buildbot.www.authz.roles import RolesFromBase, RolesFromOwner
+from buildbot.www.avatar import AvatarBase
 from twisted.internet.defer import ensureDeferred, succeed
 
-from master import buildbot_patches
+from master import buildbot_patches, web_clients
 from master.json_rpc import check_every_post
 from master.packages_api import PATH
 from master.request_fields import CLAIMED_OWNER
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 _REFUSAL = (
     b"asking needs a user: log in, or send 'Authorization: Bearer <token>' with a token that the"
     b" operator gave you"
+)
+_SILHOUETTE = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" fill="#c8ccd4"/>'
+    b'<circle cx="16" cy="12" r="6" fill="#fff"/><path d="M4 32a12 12 0 0 1 24 0z" fill="#fff"/></svg>'
 )
 _NOT_YOURS = b"only who asked for it, or the operator, may do that"
 
@@ -47,6 +52,15 @@ class _Mark(UserInfoProviderBase):
 
     def getUserInfo(self, username: str) -> Any:
         return succeed({"email": username, "mark": self._users.mark(username)})
+
+
+class _Silhouette(AvatarBase):
+    """The same picture for everybody. Buildbot sends browsers to gravatar.com, with a hash of the user's name."""
+
+    name = "silhouette"
+
+    def getUserAvatar(self, *_: Any) -> Any:
+        return succeed((b"image/svg+xml", _SILHOUETTE))
 
 
 class SecretAuth(CustomAuth):
@@ -65,6 +79,7 @@ class SecretAuth(CustomAuth):
         self._users = Users({**self._digests, OPERATOR: digest(operator_token(self._state))})
         self.userInfoProvider = _Mark(self._users)
         www = master.www
+        www.site.users = self._users
 
         def user_infos(request: Any) -> dict[str, Any]:
             header = request.getHeader(b"authorization")
@@ -135,6 +150,8 @@ class UsersOnly(Authz):
         # Buildbot writes the owner over whatever the request says; set aside, it can be refused.
         if "owner" in options:
             options[CLAIMED_OWNER] = options.pop("owner")
+        if str(action).lower() == "head":
+            action = "get"
         name = user.get("username")
         try:
             await super().assertUserAllowed(ep, action, options, user)
@@ -162,13 +179,15 @@ class UsersOnly(Authz):
 
 def www(settings: Settings) -> dict[str, Any]:
     """Give `c["www"]`."""
-    buildbot_patches.apply(https=settings.www.url.startswith("https:"))
+    buildbot_patches.apply()
+    web_clients.apply(https=settings.www.url.startswith("https:"), proxies=settings.www.proxies)
     check_every_post(_REFUSAL)
     return {
         "port": f"tcp:{settings.www.port}:interface={settings.www.host}",
         "auth": SecretAuth(dict(settings.users), settings.state),
         "authz": UsersOnly(),
         "plugins": {},
+        "avatar_methods": [_Silhouette()],
         "cookie_expiration_time": timedelta(hours=12),
         "ui_default_config": {"Home.sidebar_menu_groups_expand_behavior": "Always expand"},
     }

@@ -17,7 +17,8 @@ LOOK = """
 import inspect, json
 from buildbot.db import logs
 from buildbot.util.service import BuildbotService
-from buildbot.www import rest, service, ws
+from buildbot.data import masters
+from buildbot.www import auth, config, rest, service, ws
 names = lambda function: list(inspect.signature(function).parameters)
 print(json.dumps({
     "_write_json_data": names(rest.V2RootResource._write_json_data),
@@ -26,6 +27,14 @@ print(json.dumps({
     "WsProtocolFactory": names(ws.WsProtocolFactory.__init__),
     "BuildbotSite": names(service.BuildbotSite.__init__),
     "updateSession": names(service.BuildbotSession.updateSession),
+    "build_cookie_name": names(auth.build_cookie_name),
+    "parse_user_info_from_token": names(auth.parse_user_info_from_token),
+    "decodeResultSpec": names(rest.V2RootResource.decodeResultSpec),
+    "_db2data": names(masters._db2data),
+    "produceEvent": names(masters.Master.produceEvent),
+    "get_www_frontend_config_dict": names(config.get_www_frontend_config_dict),
+    "onConnect": names(ws.WsProtocol.onConnect),
+    "getSession": names(service.server.Request.getSession),
     "requestFactory": "requestFactory" in vars(service.server.Site),
     "reconfigServiceWithSibling": names(BuildbotService.reconfigServiceWithSibling),
     "compared": BuildbotService.compare_attrs,
@@ -46,6 +55,14 @@ def test_what_is_replaced_takes_what_it_took() -> None:
         "WsProtocolFactory": ["self", "master"],
         "BuildbotSite": ["self", "root", "logPath", "rotateLength", "maxRotatedFiles"],
         "updateSession": ["self", "request"],
+        "build_cookie_name": ["is_secure", "sitepath"],
+        "parse_user_info_from_token": ["token", "session_secret"],
+        "decodeResultSpec": ["self", "request", "endpoint"],
+        "_db2data": ["model"],
+        "produceEvent": ["self", "msg", "event"],
+        "get_www_frontend_config_dict": ["master", "www_config"],
+        "onConnect": ["self", "request"],
+        "getSession": ["self", "sessionInterface", "forceNotSecure"],
         "requestFactory": True,
         "reconfigServiceWithSibling": ["self", "sibling"],
         "compared": ["name", "_config_args", "_config_kwargs"],
@@ -68,8 +85,8 @@ class _Service(BuildbotService):
 
 def test_a_setting_that_is_set_back_is_applied() -> None:
     """Each configuration that differs from the one before is applied, also if it is the first one again."""
-    buildbot_patches.apply(https=False)
-    buildbot_patches.apply(https=False)
+    buildbot_patches.apply()
+    buildbot_patches.apply()
     service = _Service(number=3)
     for number in (3, 3, 1, 1, 3):
         done: Deferred[Any] = service.reconfigServiceWithSibling(_Service(number=number))

@@ -95,3 +95,24 @@ def test_d3_an_empty_secret_is_nobodys(here: Installation) -> None:
     assert not may_request(here, nobody, Authorization="Basic bm9ib2R5Og==")  # nobody:
     assert not may_request(here, login(here, "nobody", ""))
     assert not may_request(here, login(here, "operator", ""))
+
+
+def test_d2_behind_tls_the_cookie_is_for_this_host_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """If the UI's address is https, the cookie is `__Host-`, Secure and for /, and a session with it is valid."""
+    directory = tmp_path_factory.mktemp("tls")
+    url = "https://builds.example.org/"
+    with tiny_installation(directory, users={"mallory": digest(SECRET)}, www={"url": url}) as here:
+        here.url = f"http://127.0.0.1:{here.settings.www.port}/"  # as the proxy reaches it
+        answer = requests.get(
+            f"{here.url}auth/login", auth=("mallory", SECRET), timeout=30, allow_redirects=False
+        )
+        [(name, cookie)] = SimpleCookie(answer.headers["Set-Cookie"]).items()
+        assert name.startswith("__Host-")
+        assert cookie["secure"]
+        assert cookie["httponly"]
+        assert cookie["samesite"].lower() == "strict"
+        assert (cookie["path"], cookie["domain"]) == ("/", "")
+        for sent, user in ((name, "mallory"), ("TWISTED_SESSION", None)):
+            session = {"Cookie": f"{sent}={cookie.value}"}
+            shown = requests.get(f"{here.url}config", headers=session, timeout=30).json()["user"]
+            assert shown.get("username") == user

@@ -1,0 +1,148 @@
+"""Strangers of the web port: what they learn, what they can write into the log, and how failed logins are logged."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from master.web_clients import DELAY
+from tests.integration.harness import Installation, tiny_installation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A running master behind a proxy at 127.0.0.2."""
+    with tiny_installation(tmp_path_factory.mktemp("noise"), www={"proxies": ["127.0.0.2"]}) as made:
+        yield made
+
+
+def log(here: Installation) -> str:
+    """Return the text of the master's log."""
+    return (here.settings.state / "twistd.log").read_text()
+
+
+def raw(here: Installation, request: str, source: str = "127.0.0.1") -> str:
+    """Send a request from an address, and return the answer."""
+    port = here.settings.www.port
+    with socket.create_connection(("127.0.0.1", port), timeout=30, source_address=(source, 0)) as client:
+        client.sendall(f"{request}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "builds?limit=99999999999999999999",
+        "builds?offset=99999999999999999999",
+        "builds?limit=-1",
+        "builds?buildid=99999999999999999999",
+        "builds?buildid__gt=-99999999999999999999",
+        "builds?no=1",
+        "builds/99999999999999999999",
+        "buildrequests/99999999999999999999/builds",
+    ],
+)
+def test_a13_nonsense_is_answered_without_a_traceback(here: Installation, path: str) -> None:
+    """A number that no database takes is a mistake of the client, and fills no log."""
+    before = log(here).count("Traceback")
+    answer = requests.get(f"{here.url}api/v2/{path}", timeout=30)
+    assert answer.status_code in (400, 404), answer.text
+    cookie = {"Cookie": "TWISTED_SESSION=\xe9nonsense"}
+    assert requests.get(f"{here.url}config", headers=cookie, timeout=30).status_code == 200
+    assert log(here).count("Traceback") == before
+
+
+def test_a13_d5_a_failed_login_is_logged_and_delayed(here: Installation) -> None:
+    """The log has name and address, on one line; the answer comes late, and other clients do not wait for it."""
+    began = time.monotonic()
+    answer = requests.get(f"{here.url}auth/login", auth=("mallory\nx", "wrong"), timeout=30)
+    assert answer.status_code == 401
+    assert time.monotonic() - began >= DELAY
+    assert r"login refused: 'mallory\nx' at 127.0.0.1" in log(here)
+    assert here.force("a wrong token of many characters", ref="main").status_code == 403
+    assert "login refused: no name at 127.0.0.1" in log(here)
+
+
+def test_a13_a_refusal_is_logged(here: Installation) -> None:
+    """The log says who was refused what, and from where."""
+    assert here.force("", ref="main").status_code == 403
+    assert "refused (403): nobody at 127.0.0.1: 'POST' '/api/v2/forceschedulers/packages': " in log(here)
+
+
+def test_a13_only_a_proxy_of_the_settings_names_a_client(here: Installation) -> None:
+    """X-Real-IP counts from the address in `www.proxies`, and from nobody else."""
+    basic = base64.b64encode(b"eve:wrong").decode()
+    request = f"GET /auth/login HTTP/1.1\r\nAuthorization: Basic {basic}\r\nX-Real-IP: "
+    for source, named, written in (
+        ("127.0.0.2", "203.0.113.7", "203.0.113.7"),
+        ("127.0.0.1", "203.0.113.8", "127.0.0.1"),
+        ("127.0.0.2", "no address", "127.0.0.2"),
+    ):
+        before = log(here).count(f"'eve' at {written}\n")
+        assert " 401 " in raw(here, request + named, source)
+        assert log(here).count(f"'eve' at {written}\n") == before + 1
+
+
+def test_d4_no_other_site_shows_the_ui_in_a_frame(here: Installation) -> None:
+    """Every answer of the web port forbids frames, an error as well."""
+    for path in ("", "api/v2/builds", "api/v2/nothing", "config", "nothing"):
+        answer = requests.get(f"{here.url}{path}", timeout=30)
+        assert answer.headers["X-Frame-Options"] == "DENY", path
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"], path
+        assert "Set-Cookie" not in answer.headers, path
+
+
+def test_d7_head_is_answered_as_get(here: Installation) -> None:
+    """HEAD on the API has the status and length of GET."""
+    url = f"{here.url}api/v2/builders"
+    assert requests.head(url, timeout=30).status_code == 200
+    assert requests.head(f"{here.url}api/v2/builders/99", timeout=30).status_code == 404
+
+
+def test_d9_neither_host_nor_path_of_the_master_is_shown(here: Installation) -> None:
+    """What strangers may read names no host, no directory and no versions."""
+    read = [
+        requests.get(f"{here.url}{path}", timeout=30).text
+        for path in ("", "config", "api/v2/masters", "api/v2/masters/1", "api/v2/builders/1/masters",
+                     "api/v2/workers", "api/v2/builders", "api/v2/schedulers")
+    ]  # fmt: skip
+    for text in read:
+        assert str(here.directory) not in text
+        assert os.uname().nodename not in text
+        assert "4.3.0" not in text
+        assert "interface=" not in text
+
+
+def test_d9_a_picture_comes_from_here(here: Installation) -> None:
+    """No browser is sent to another site with a hash of a user's name."""
+    answer = requests.get(f"{here.url}avatar?email=alice&size=32", timeout=30, allow_redirects=False)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "image/svg+xml"
+    assert b"gravatar" not in answer.content
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [(None, 101), ("own", 101), ("http://evil.example", 403), ("null", 400)]
+)
+def test_d9_a_websocket_is_for_pages_of_this_site(
+    here: Installation, origin: str | None, status: int
+) -> None:
+    """A page of another site reads nothing through its visitor's browser."""
+    own = here.url.rstrip("/")
+    header = f"\r\nOrigin: {own if origin == 'own' else origin}" if origin else ""
+    key = base64.b64encode(os.urandom(16)).decode()
+    with socket.create_connection(("127.0.0.1", here.settings.www.port), timeout=30) as client:
+        client.sendall(
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{here.settings.www.port}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13{header}\r\n\r\n".encode()
+        )
+        assert client.recv(4096).startswith(f"HTTP/1.1 {status}".encode())
