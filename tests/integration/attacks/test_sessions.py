@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http.cookies import SimpleCookie
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -13,6 +13,7 @@ from master import control
 from master.settings import Settings
 from master.users import digest
 from tests.integration.harness import DEB, Installation, tiny_installation
+from tests.nginx import nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,3 +117,38 @@ def test_d2_behind_tls_the_cookie_is_for_this_host_alone(tmp_path_factory: pytes
             session = {"Cookie": f"{sent}={cookie.value}"}
             shown = requests.get(f"{here.url}config", headers=session, timeout=30).json()["user"]
             assert shown.get("username") == user
+
+
+def test_d2_a_session_through_nginx(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Behind deploy/nginx.conf a user logs in, stays known over TLS, and is logged with the address that nginx saw."""
+    directory, own = tmp_path_factory.mktemp("nginx"), tmp_path_factory.mktemp("master")
+    www = {"url": "https://builds.example.org/", "proxies": ["127.0.0.1"]}
+    with tiny_installation(own, users={"mallory": digest(SECRET)}, www=www) as here:
+        ports = {"packages": here.settings.packages.port, "www": here.settings.www.port}
+        with nginx(directory, **ports) as front:
+
+            def get(path: str, **options: Any) -> requests.Response:
+                headers = {"Host": "builds.example.org", **options.pop("headers", {})}
+                url = f"https://127.0.0.1:{front.https}/{path}"
+                return requests.get(
+                    url,
+                    headers=headers,
+                    verify=str(front.certificate),
+                    timeout=30,
+                    allow_redirects=False,
+                    **options,
+                )
+
+            [(name, cookie)] = SimpleCookie(
+                get("auth/login", auth=("mallory", SECRET)).headers["Set-Cookie"]
+            ).items()
+            assert name.startswith("__Host-")
+            assert cookie["secure"]
+            assert (
+                get("config", headers={"Cookie": f"{name}={cookie.value}"}).json()["user"]["username"]
+                == "mallory"
+            )
+            forged = {"X-Real-IP": "203.0.113.9", "X-Forwarded-For": "203.0.113.9"}
+            assert get("auth/login", auth=("eve", "wrong"), headers=forged).status_code == 401
+        log = (here.settings.state / "twistd.log").read_text()
+        assert "login refused: 'eve' at 127.0.0.1\n" in log
