@@ -17,6 +17,7 @@ from buildbot.data.exceptions import InvalidQueryParameter
 from buildbot.db import logs
 from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
+from buildbot.worker.protocols.manager.pb import PBManager
 from buildbot.www import config as wwwconfig
 from buildbot.www import ws
 from buildbot.www.rest import V2RootResource
@@ -25,6 +26,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.web import server
 from zope.interface import implementer
+
+from master.workers_login import LimitedDispatcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -60,6 +63,7 @@ def apply() -> None:
     wwwconfig.get_www_frontend_config_dict = _few_facts
     ws.WsProtocol.onConnect = _only_own_pages
     ws.WsProtocolFactory.__init__ = _limited_websockets  # type: ignore[method-assign]
+    PBManager.dispatcher_class = LimitedDispatcher
     BuildbotService.reconfigServiceWithSibling = _reconfigure_and_remember  # type: ignore[method-assign]
 
 

@@ -19,6 +19,7 @@ from buildbot.db import logs
 from buildbot.util.service import BuildbotService
 from buildbot.data import masters
 from buildbot.www import auth, config, rest, service, ws
+from buildbot.worker.protocols.manager.pb import Dispatcher, PBManager
 names = lambda function: list(inspect.signature(function).parameters)
 print(json.dumps({
     "_write_json_data": names(rest.V2RootResource._write_json_data),
@@ -38,6 +39,9 @@ print(json.dumps({
     "requestFactory": "requestFactory" in vars(service.server.Site),
     "reconfigServiceWithSibling": names(BuildbotService.reconfigServiceWithSibling),
     "compared": BuildbotService.compare_attrs,
+    "dispatcher_class": PBManager.dispatcher_class is Dispatcher,
+    "Dispatcher": names(Dispatcher.__init__),
+    "requestAvatar": names(Dispatcher.requestAvatar),
 }))
 """
 """Run in a process of its own: in this one the replacements may be in place."""
@@ -66,6 +70,9 @@ def test_what_is_replaced_takes_what_it_took() -> None:
         "requestFactory": True,
         "reconfigServiceWithSibling": ["self", "sibling"],
         "compared": ["name", "_config_args", "_config_kwargs"],
+        "dispatcher_class": True,
+        "Dispatcher": ["self", "config_portstr", "portstr"],
+        "requestAvatar": ["self", "avatarId", "mind", "interfaces"],
     }  # fmt: skip
 
 

@@ -1,0 +1,131 @@
+"""Limits of the workers' port: for connections before they log in, and for what a worker may leave unfinished after it.
+
+The port faces every build machine, and a build knows its address. Buildbot and Twisted have no limit there: 200 MB that nobody
+had logged in for were kept for as long as the connection lasted.
+"""
+
+# mypy: allow-subclassing-any, allow-untyped-calls
+# Buildbot and Twisted's perspective broker are annotated in part only.
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from buildbot.util.twisted import async_to_deferred
+from buildbot.worker.protocols.manager.pb import Dispatcher
+from twisted.internet.protocol import connectionDone
+from twisted.python import log
+from twisted.python.failure import Failure
+from twisted.spread import pb
+
+MOST_BEFORE_LOGIN = 64 * 1024
+"""Bytes that a connection may send before it has logged in. A worker's login has some hundred bytes."""
+
+SECONDS_TO_LOGIN = 30.0
+"""Seconds that a connection may take to log in, its TLS handshake included."""
+
+MOST_WAITING = 64
+"""Connections of one address that have not logged in. The oldest is dropped for a new one, because a build may hold them all
+and share its address with the workers of other builds."""
+
+MOST_UNFINISHED = 2 * 1024 * 1024
+"""Bytes that a worker may send without completing a message. It sends its output in pieces of 64 KiB."""
+
+
+class LimitedBroker(pb.Broker):
+    """A connection to the workers' port."""
+
+    factory: Any
+    transport: Any
+    _logged_in = False
+    _timer: Any = None
+    _host = ""
+    _received = 0
+    _unfinished = 0
+
+    def connectionMade(self) -> None:
+        """Give the client a time limit to log in."""
+        super().connectionMade()
+        self._host = getattr(self.transport.getPeer(), "host", "")
+        self._timer = _reactor().callLater(
+            SECONDS_TO_LOGIN, self._drop, f"it did not log in within {SECONDS_TO_LOGIN:.0f} s"
+        )
+        waiting = self.factory.waiting[self._host]
+        waiting[self] = None
+        if len(waiting) > MOST_WAITING:
+            next(iter(waiting))._drop(f"its address has {MOST_WAITING} more that have not logged in")  # noqa: SLF001
+
+    def logged_in(self) -> None:
+        """Lift the limits of the time before the login."""
+        self._logged_in = True
+        self._stop_waiting()
+
+    def dataReceived(self, chunk: bytes) -> None:
+        """Read what the client sends, and drop the client when that exceeds a limit."""
+        self._received += len(chunk)
+        if not self._logged_in and self._received > MOST_BEFORE_LOGIN:
+            self._drop(f"it sent more than {MOST_BEFORE_LOGIN >> 10} KiB before it logged in")
+            return
+        self._unfinished += len(chunk)
+        super().dataReceived(chunk)
+        if self._unfinished > MOST_UNFINISHED:
+            self._drop(f"it sent {MOST_UNFINISHED >> 20} MiB without completing a message")
+
+    def callExpressionReceived(self, obj: Any) -> None:
+        """Take a complete message."""
+        self._unfinished = 0
+        super().callExpressionReceived(obj)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget the connection."""
+        self._stop_waiting()
+        self.buffer = b""
+        self.listStack = []
+        super().connectionLost(reason)
+
+    def _drop(self, reason: str) -> None:
+        log.msg(f"workers' port: dropped a connection from {self._host}: {reason}")
+        self._stop_waiting()
+        self.transport.abortConnection()
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        waiting = self.factory.waiting[self._host]
+        waiting.pop(self, None)
+        if not waiting:
+            del self.factory.waiting[self._host]
+
+
+class LimitedFactory(pb.PBServerFactory):
+    """Makes the connections. A failure is sent to the client without its traceback, which has paths in it."""
+
+    protocol = LimitedBroker
+
+    def __init__(self, root: Any) -> None:
+        """Serve `root`, which is a portal for Buildbot."""
+        super().__init__(root, unsafeTracebacks=False)
+        self.waiting: defaultdict[str, dict[LimitedBroker, None]] = defaultdict(dict)
+        """By address: the connections that have not logged in, oldest first."""
+
+
+class LimitedDispatcher(Dispatcher):
+    """Listens on the workers' port, and checks logins."""
+
+    def __init__(self, config_portstr: str, portstr: str) -> None:
+        """Listen with a factory of ours; Buildbot's own sends tracebacks."""
+        super().__init__(config_portstr, portstr)
+        self.serverFactory = LimitedFactory(self.portal)
+
+    @async_to_deferred
+    async def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+        """Attach a worker. Its password has been checked by now, and attaching takes several messages."""
+        mind.broker.logged_in()
+        return await super().requestAvatar(avatarId, mind, *interfaces)
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor

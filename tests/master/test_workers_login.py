@@ -1,0 +1,102 @@
+"""Limits of the workers' port, on connections in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.cred.portal import Portal
+from twisted.internet.testing import StringTransport
+from twisted.spread import banana
+
+from master.workers_login import MOST_BEFORE_LOGIN, MOST_UNFINISHED, LimitedBroker, LimitedFactory
+
+PIECE = 65536
+
+
+class _Transport(StringTransport):
+    """Notes that the connection was dropped."""
+
+    dropped = False
+
+    def abortConnection(self) -> None:
+        """Take note."""
+        self.dropped = True
+
+
+@pytest.fixture
+def factory() -> LimitedFactory:
+    """The factory of a portal that nobody passes."""
+    return LimitedFactory(Portal(None))  # type: ignore[arg-type]
+
+
+def connected(factory: LimitedFactory) -> tuple[LimitedBroker, _Transport]:
+    """Return a connection that has chosen its dialect, as any client does first."""
+    broker: Any = factory.buildProtocol(None)
+    transport = _Transport()
+    broker.makeConnection(transport)
+    broker.dataReceived(banana.encode(b"none"))
+    return broker, transport
+
+
+def end(broker: LimitedBroker) -> None:
+    """End a connection, and with it its timer."""
+    broker.connectionLost()
+
+
+def test_no_traceback_is_sent(factory: LimitedFactory) -> None:
+    """Failures reach the client without paths of the master."""
+    assert factory.unsafeTracebacks is False
+
+
+def test_a_worker_may_send_any_number_of_messages(factory: LimitedFactory) -> None:
+    """100 MB in complete messages pass, though no piece ends where a message does."""
+    broker, transport = connected(factory)
+    broker.logged_in()
+    received = 0
+
+    def count(expression: Any) -> None:
+        nonlocal received
+        received += len(expression[1])
+
+    broker.expressionReceived = count  # type: ignore[method-assign]
+    stream = banana.encode([b"log", b"x" * 60_000]) * 17
+    for _ in range(100):
+        for start in range(0, len(stream), PIECE):
+            broker.dataReceived(stream[start : start + PIECE])
+    end(broker)
+    assert received == 100 * 17 * 60_000
+    assert not transport.dropped
+
+
+def test_a6_a_worker_may_not_leave_a_long_message_unfinished(factory: LimitedFactory) -> None:
+    """A logged-in worker is dropped when the message that it does not complete is too long."""
+    broker, transport = connected(factory)
+    broker.logged_in()
+    broker.dataReceived(b"\x00\x40\x80")
+    piece = banana.encode(b"x" * PIECE)
+    sent = 0
+    while not transport.dropped:
+        assert sent <= MOST_UNFINISHED
+        broker.dataReceived(piece)
+        sent += len(piece)
+    end(broker)
+    assert broker.listStack == []
+
+
+def test_a6_before_the_login_less_is_read(factory: LimitedFactory) -> None:
+    """The limit before the login counts all messages together, complete ones too."""
+    broker, transport = connected(factory)
+    broker.expressionReceived = lambda _: None  # type: ignore[method-assign]
+    for _ in range(MOST_BEFORE_LOGIN // 1024 + 1):
+        broker.dataReceived(banana.encode(b"x" * 1024))
+    end(broker)
+    assert transport.dropped
+
+
+def test_an_ended_connection_is_forgotten(factory: LimitedFactory) -> None:
+    """Nothing is kept for an address without connections that wait for a login."""
+    broker, _ = connected(factory)
+    assert factory.waiting
+    end(broker)
+    assert not factory.waiting
