@@ -133,6 +133,8 @@ submodule() {
             reasons+=", $from: $(why "$log")"
     done
     rm -f "$module/FETCH_HEAD"
+    # git describe and export-subst print refs, so the server's must not get into the packages.
+    git --git-dir="$module" for-each-ref --format='delete %(refname)' | git --git-dir="$module" update-ref --no-deref --stdin
     if ! git --git-dir="$module" cat-file -e "$commit^{tree}" 2>/dev/null; then
         printf '%s (%s)\n' "$shown" "${reasons#, }" >>"$logs/missing"
     elif ! git submodule --quiet update --no-fetch --checkout -- "$path"; then

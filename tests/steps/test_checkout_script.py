@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -357,3 +360,71 @@ def test_many_submodules_are_fetched_and_are_gits_own(served: tuple[Path, str], 
     git(src, "submodule", "sync", "--recursive")
     git(src, "submodule", "update", "--init", "--recursive")
     assert (src / "outer/inner/module.txt").read_text() == "x\n"
+
+
+def content(src: Path) -> list[str]:
+    """Return what a build can read from git in a checkout and in each of its submodules."""
+    read = []
+    for path in (".", "outer", "outer/inner"):
+        one = src / path
+        read += [
+            git(one, "rev-parse", "HEAD^{tree}"),
+            git(one, "for-each-ref", "--format=%(refname) %(objectname)"),
+            git(one, "config", "--get-regexp", r"^remote\..*\.url$"),
+            git(one, "describe", "--always", "--all", "--long"),
+            git(one, "archive", "HEAD", "VERSION"),
+        ]
+    return read
+
+
+def test_b2_a_checkout_is_the_same_through_a_fork(served: tuple[Path, str], tmp_path: Path) -> None:
+    """A commit of the canonical repository has the same trees, refs, remotes, description and export-subst through a fork whose repositories have tags on it."""
+    directory, base = served
+    files = {"VERSION": "$Format:%D$\n", ".gitattributes": "VERSION export-subst\n"}
+    inner = new_repository(directory / "ceph/inner.git")
+    inner_sha1 = commit(inner, "inner", files)
+    outer = new_repository(directory / "ceph/outer.git")
+    commit(outer, "outer", files)
+    link(outer, "inner", "../inner.git", inner_sha1)
+    outer_sha1 = committed(outer)
+    canonical = new_repository(directory / "ceph/ceph.git")
+    commit(canonical, "first", files)
+    git(canonical, "tag", "-a", "-m", "v1.0", "v1.0")
+    link(canonical, "outer", "../outer.git", outer_sha1)
+    sha1 = committed(canonical)
+    (directory / "me").mkdir()
+    for name in ("inner.git", "outer.git", "ceph.git"):
+        subprocess.run(["cp", "-a", directory / "ceph" / name, directory / "me" / name], check=True)
+        git(directory / "me" / name, "tag", "-a", "-m", "forged", 'v1";system("forged")')
+    url = f"{base}ceph/ceph.git"
+    through_fork = checkout(tmp_path / "fork", f"{base}me/ceph.git", sha1, url)
+    assert through_fork.returncode == 0, through_fork.stderr
+    directly = checkout(tmp_path / "canonical", url, sha1, url)
+    assert directly.returncode == 0, directly.stderr
+    expected = content(tmp_path / "canonical/src")
+    assert content(tmp_path / "fork/src") == expected
+    assert "forged" not in "".join(expected)
+
+
+def test_b2_a_submodule_keeps_no_ref_of_a_simple_server(served: tuple[Path, str], tmp_path: Path) -> None:
+    """A submodule whose server knows branches and tags only is fetched by them, and keeps none."""
+    directory, base = served
+    module = new_repository(directory / "module.git")
+    sha1 = commit(module, "module", {"module.txt": "x\n"})
+    git(module, "tag", "-a", "-m", "forged", "v99")
+    git(module, "update-server-info")
+    repository = new_repository(directory / "ceph.git")
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(directory))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        link(repository, "sub", f"http://127.0.0.1:{server.server_port}/module.git/.git", sha1)
+        url = f"{base}ceph.git"
+        finished = checkout(tmp_path / "a", url, committed(repository), url)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "a/src/sub/module.txt").read_text() == "x\n"
+    assert git(tmp_path / "a/src/sub", "for-each-ref") == ""
