@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 from master.images import image_builder, image_targets
 from master.settings import Settings, SettingsError, default_path
 from master.users import operator_token
+from model import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -195,4 +196,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -18,6 +18,7 @@ from master.database import connection_problem
 from master.reload_log import LogTail, Reload
 from master.settings import ENVIRONMENT_VARIABLE, Settings, SettingsError, default_path
 from master.users import operator_token
+from model import command_line
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 180
@@ -225,4 +226,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

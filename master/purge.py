@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from master.package_tree import human_size
 from master.settings import Settings, SettingsError, default_path
-from model import layout
+from model import command_line, layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,4 +236,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

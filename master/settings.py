@@ -20,6 +20,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass
 
 from master.project_settings import FlavorSettings, Project, ProjectName, ceph
+from model import command_line
 from model.git_names import GitUrlPolicy
 from model.recipes import CEPH, Recipes
 from model.targets import Target, recipe_lines, select
@@ -379,4 +380,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -20,6 +20,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
 from master.settings import Settings, SettingsError, default_path
+from model import command_line
 from workers.processes import run
 
 if TYPE_CHECKING:
@@ -284,4 +285,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -15,6 +15,8 @@ import secrets
 import sys
 from typing import TYPE_CHECKING
 
+from model import command_line
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -104,4 +106,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

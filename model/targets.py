@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from itertools import product
 from typing import TYPE_CHECKING
 
+from model import command_line
 from model.distros import DEB_ARCHES, DISTS, UNTESTED_ARCHES, Dist
 from model.recipes import BUILT_IN
 
@@ -178,4 +179,4 @@ def recipe_lines(target: Target, recipes: Recipes) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)
