@@ -6,7 +6,7 @@ INPUT ?= shaped
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help lock demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels rotate-key retire-key purge clean
+.PHONY: help audit lock demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels rotate-key retire-key purge clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -31,6 +31,10 @@ image: .venv/installed  ## prepare an image of a target and switch to it (TARGET
 
 lock: .venv/installed-dev  ## lock the requirements that requirements/*.in name, with hashes
 	@PATH=$(CURDIR)/.venv/bin:$$PATH $(PYTHON) requirements/renew.py
+
+audit: .venv/installed-dev  ## look for known vulnerabilities of the locked requirements and the system packages
+	@$(SUDO) deploy/system-packages.sh audit
+	@$(PYTHON) deploy/audit.py
 
 wheels: .venv/installed  ## get what build machines install buildbot-worker from (DISTS="jammy noble", all otherwise)
 	@$(PYTHON) -m workers.wheels fetch $(foreach dist,$(DISTS),--dist $(dist))
