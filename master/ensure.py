@@ -34,6 +34,8 @@ class Ask:
     """`good_machine` and `min_machine`, as far as they were given; the first to ask decides."""
     link: str = ""
     """The URL of the link that the ref gets, or why it gets none; shown with the build."""
+    commit_field: str = "sha1"
+    """The field of the request that names the commit."""
     linked_ref: str = ""
     """The ref, if it gets a link; recorded in the manifest."""
     reachable_from: str = ""

@@ -44,6 +44,8 @@ class Wanted:
     sizes: Mapping[str, Mapping[str, int]] = attribute(default_factory=dict)
     ref_kind: str = ""
     """`branch` or `tag` if the request names that kind, `ref` for a full name of another kind, else empty."""
+    commit_field: str = "sha1"
+    """The field that names the commit; refusals of the commit stand beside it. A full sha1 may be in `ref`."""
 
 
 class Refused(ValueError):
@@ -106,7 +108,8 @@ def parse(
         sentences.setdefault("sha1", "give a sha1, or a ref to be resolved to one")
     if sentences:
         raise Refused(sentences)
-    return Wanted(chosen, sha1, ref, git_url, reason, job, sizes, ref_kind)
+    commit_field = "ref" if texts.get("ref") else "sha1"
+    return Wanted(chosen, sha1, ref, git_url, reason, job, sizes, ref_kind, commit_field)
 
 
 def _git_url(chosen: Sequence[Target], git_urls: Mapping[str, str], sentences: dict[str, str]) -> str:

@@ -113,8 +113,7 @@ class PackagesScheduler(ForceScheduler):
             self._turns[owner].release()
         if builder_id is not None and answers[0].buildset_id is None:
             # The form can only show a buildrequest, and this database knows none.
-            field = "ref" if wanted.ref else "sha1"
-            raise CollectedValidationError({field: f"published already: {answers[0].url}"})
+            raise CollectedValidationError({wanted.commit_field: f"published already: {answers[0].url}"})
         requests = {builder: request for one in answers for builder, request in one.buildrequest_ids.items()}
         return answers[0].buildset_id, requests, [answer.as_json() for answer in answers]
 
@@ -135,6 +134,7 @@ class PackagesScheduler(ForceScheduler):
                 wanted.job,
                 wanted.sizes,
                 link or no_link,
+                commit_field=wanted.commit_field,
                 linked_ref=wanted.ref if link else "",
                 reachable_from=_full_name(wanted) if is_canonical else "",
             )
@@ -159,7 +159,7 @@ class PackagesScheduler(ForceScheduler):
         try:
             return await self._ensure.ensure(ask)
         except CommitUnknown as error:
-            raise Refused({"ref" if ask.ref else "sha1": str(error)}) from None
+            raise Refused({ask.commit_field: str(error)}) from None
         except RepositoryUnreachable as error:
             raise _refusal(error) from None
 

@@ -28,6 +28,8 @@ MOST_JOBS = 1000
 """Of one asker, for one buildrequest: all that is kept is told to everybody who looks."""
 
 _MOST_TOLD = 20
+_MOST_ORPHANS = 1000
+"""Requests that lost their builder; the oldest are forgotten."""
 _MOST_REASON = 500
 
 _STATE = "waiters"
@@ -171,6 +173,8 @@ class Waiting(StateMixin, BuildbotService):
                     f"the master was started with {request.buildername} off; the request had waited in its queue"
                 )
         if len(self._orphans) > before:
+            for number in sorted(self._orphans)[:-_MOST_ORPHANS]:
+                del self._orphans[number]
             await self.setState(_ORPHANS, {str(number): reason for number, reason in self._orphans.items()})
 
     @async_to_deferred

@@ -132,7 +132,7 @@ def test_wrong_type(here: Installation, field: str, value: Any, called: str) -> 
         ({"ref": "refs/pull/1/head"}, "ref", "has no ref 'refs/pull/1/head'"),
         ({"ref": SHA1.upper()}, "ref", "must be lower case"),
         ({"ref": SHA1[:7]}, "ref", "has no branch or tag '0123456': a commit is named by all 40 digits of its sha1"),
-        ({"ref": SHA1}, "sha1", f"has no commit {SHA1}: push it there"),
+        ({"ref": SHA1}, "ref", f"has no commit {SHA1}: push it there"),
         ({"sha1": SHA1}, "sha1", f"has no commit {SHA1}: push it there"),
         ({"ref": "refs/heads/refs/heads/main"}, "ref", "must be the short name"),
         ({"ref": "refs/heads/"}, "ref", "may not start with - or /, nor end with / or ."),

@@ -92,7 +92,16 @@ def test_everything_can_be_said() -> None:
         "I want it: ünïcode",
         "run/17",
         {"good_machine": {"disk": 100, "cpus": 16}},
+        commit_field="ref",
     )
+
+
+def test_refusals_of_a_commit_stand_beside_its_field() -> None:
+    """A full sha1 may be in either field."""
+    sha1 = "0123456789" * 4
+    for field in ("sha1", "ref"):
+        wanted = ask(builderNames=[DEB], **{field: sha1})
+        assert (wanted.sha1, wanted.ref, wanted.commit_field) == (sha1, "", field)
 
 
 @pytest.mark.parametrize("builderid", [2, "2"])
