@@ -32,8 +32,16 @@ class Stanza(dict[str, str]):
         raise ValueError(f"{self.what} has no field {field.capitalize()}")
 
 
+MOST_INDEX = 4 * 1024 * 1024
+"""Bytes of an index. Ceph's have a twentieth of that; reading takes up to 50 times as much memory, in the master's process."""
+
+
 def stanzas(index: bytes) -> Iterator[Stanza]:
-    """Yield the stanzas of an index; ValueError names the package whose fields are ambiguous."""
+    """Yield the stanzas of an index; ValueError names the package whose fields are ambiguous, or says that it is too large."""
+    if len(index) > MOST_INDEX:
+        raise ValueError(
+            f"the control files of the packages have {len(index)} bytes in all; at most {MOST_INDEX} are taken"
+        )
     for paragraph in index.split(b"\n\n"):
         if paragraph.strip(b"\n"):
             yield _stanza(paragraph.strip(b"\n"))

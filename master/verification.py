@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from master.package_names import PackageNames
     from model.package_key import PackageKey
 
-_MOST_INDEX = 64 * 1024 * 1024
-"""Bytes of an unpacked primary.xml or of the manifest. Ceph's have less than 2 MiB."""
+_MOST_INDEX = 4 * 1024 * 1024
+"""Bytes of an unpacked primary.xml or of the manifest. Ceph's have less than 2 MiB; reading takes up to 50 times as much memory."""
 
 _DEB = re.compile(r".+\.d?deb\Z")
 _UNASKED = ("essential", "important", "protected")

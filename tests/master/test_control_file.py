@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.control_file import stanzas
+from master.control_file import MOST_INDEX, stanzas
 
 INDEX = b"""\
 Package: a
@@ -80,3 +80,10 @@ def test_a_long_field_is_read_line_by_line() -> None:
     )
     assert time.thread_time() - before < 2
     assert stanza["description"].count("\n") == 60_000
+
+
+def test_a14_control_files_have_an_end() -> None:
+    """Text that a control file may have for megabytes is refused before it is read."""
+    index = b"Package: ceph\nDescription: x\n" + b" a\n" * (MOST_INDEX // 3)
+    with pytest.raises(ValueError, match=rf"have {len(index)} bytes in all; at most {MOST_INDEX} are taken"):
+        list(stanzas(index))
