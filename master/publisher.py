@@ -246,11 +246,18 @@ class Publisher(BuildbotService):
         obstacle: str = await deferToThread(self._tree.obstacle, key.target, ref)
         return obstacle
 
+    def reserved(self, key: PackageKey, ref: str, git_url: str) -> str:
+        """Return why another repository's ref can have no link beside those of `git_url`, published yet or not; else an empty string."""
+        for other in self._last_resolved.refs(key.target.name):
+            if _conflict(ref, other) and self._last_resolved.owner(key.target.name, other) == git_url:
+                return f"ref/{other} is the link of {git_url}"
+        return ""
+
     async def displace(self, key: PackageKey, ref: str, git_url: str) -> None:
         """Remove the links of other repositories that are in the way of a ref of `git_url`: `wip` for `wip/foo`, or the reverse."""
         target = key.target.name
         for other in self._last_resolved.refs(target):
-            if (f"{ref}/".startswith(f"{other}/") or f"{other}/".startswith(f"{ref}/")) and other != ref:
+            if _conflict(ref, other):
                 owner = self._last_resolved.owner(target, other)
                 if owner != git_url:
                     log.msg(f"the link ref/{other} of {owner} gives way to ref/{ref} of {git_url}")
@@ -316,6 +323,11 @@ class Publisher(BuildbotService):
         await deferToThread(self._tree.place, key, directory)
         await deferToThread(self._tree.link, key, self._last_resolved.refs_at(key))
         return self.url(key)
+
+
+def _conflict(ref: str, other: str) -> bool:
+    """Return whether two refs cannot both have links, as `wip` and `wip/foo`."""
+    return other != ref and (f"{ref}/".startswith(f"{other}/") or f"{other}/".startswith(f"{ref}/"))
 
 
 def _move(source: Path, destination: Path) -> None:

@@ -27,6 +27,8 @@ _ENTRY = struct.Struct(">IIiI")
 """Tag, type, offset in the store, count."""
 
 _MOST_SIGNATURE = 1024 * 1024
+_MOST_ENTRIES = 0xFFFF
+"""rpm's own limit, HEADER_TAGS_MAX. 16 million entries would take 3 GB in the master."""
 _MOST_HEADER = 256 * 1024 * 1024
 """Bytes. rpm itself reads no longer header."""
 
@@ -150,7 +152,7 @@ def _header(file: BinaryIO, name: str, most: int) -> bytes:
         raise _no_rpm(name, "it ends before its headers do")
     magic, entries, size = _INTRO.unpack(intro)
     length = entries * _ENTRY.size + size
-    if magic != _HEADER_MAGIC or length > most:
+    if magic != _HEADER_MAGIC or length > most or entries > _MOST_ENTRIES:
         raise _no_rpm(name, "it has no header where one should be")
     rest = file.read(length)
     if len(rest) != length:

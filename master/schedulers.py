@@ -136,7 +136,7 @@ class PackagesScheduler(ForceScheduler):
                 link or no_link,
                 commit_field=wanted.commit_field,
                 linked_ref=wanted.ref if link else "",
-                reachable_from=_full_name(wanted) if is_canonical else "",
+                reachable_from=wanted.ref if is_canonical else "",
             )
             answers.append(replace(await self._ensured(ask), link=link, no_link=no_link))
         return answers
@@ -147,8 +147,10 @@ class PackagesScheduler(ForceScheduler):
             return "", "the request names a commit: only a ref gets a ref/ link"
         default_url = self.git_urls[key.target.project]
         no_link = resolved.why_not(default_url, self._publisher.owner(key, resolved.ref))
+        owner = resolved.linked_as(default_url)
+        if not no_link and owner != default_url:
+            no_link = self._publisher.reserved(key, resolved.ref, default_url)
         if not no_link:
-            owner = resolved.linked_as(default_url)
             if owner == default_url:
                 await self._publisher.displace(key, resolved.ref, default_url)
             await self._publisher.resolved(key, resolved.ref, owner)
@@ -255,7 +257,16 @@ class PackagesScheduler(ForceScheduler):
             raise BadJsonRpc2({"git_url": str(error)}, JSONRPC_CODES["invalid_params"]) from None
         key = PackageKey.from_string(values["package_key"])
         sizes = {name: stored[name][0] for name in SIZES if name in stored}
-        ask = Ask(key, values["git_url"], values["ref"], str(args["owner"]), "rebuild", sizes=sizes)
+        ask = Ask(
+            key,
+            values["git_url"],
+            values["ref"],
+            str(args["owner"]),
+            "rebuild",
+            sizes=sizes,
+            linked_ref=values.get("linked_ref", ""),
+            reachable_from=values.get("reachable_from", ""),
+        )
         await self._turns[ask.owner].acquire()
         try:
             answer = await self._ensured(ask)
@@ -264,12 +275,6 @@ class PackagesScheduler(ForceScheduler):
         finally:
             self._turns[ask.owner].release()
         return answer.buildset_id, answer.buildrequest_ids
-
-
-def _full_name(wanted: Wanted) -> str:
-    """Return a ref as the manifest names it: its full name if the request gave one, else the short one."""
-    prefix = {"branch": "refs/heads/", "tag": "refs/tags/"}.get(wanted.ref_kind, "")
-    return f"{prefix}{wanted.ref}"
 
 
 def _repository(git_urls: dict[str, str]) -> dict[str, str]:

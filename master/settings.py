@@ -92,7 +92,7 @@ class Packages:
     wheels: Path = Path("wheels")
     upload_gib: Annotated[float, Field(gt=0, le=1024)] = 20
     reserve_gib: Annotated[float, Field(ge=0, le=100_000)] = 5
-    total_gib: Annotated[float, Field(ge=0)] = 0
+    total_gib: Annotated[float, Field(ge=0, le=10_000_000)] = 0
     signing_key_days: Annotated[int, Field(ge=1, le=3650)] = 730
     """Days after which a signing key that is made ends."""
     apt_trusted: bool | None = None

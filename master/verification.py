@@ -281,10 +281,11 @@ def _check_names(package: Indexed, element: Element, names: PackageNames) -> Non
     for field in _CLAIMS:
         rows = element.findall(f"{_COMMON}format/{_RPM}{field}/{_RPM}entry")
         claimed = (row.attrib["name"] for row in rows)
-        # Capabilities such as libceph-common.so.2()(64bit) and python3dist(ceph) are not names of packages.
-        names.check_claims(
-            package.file.path, field.capitalize(), (name for name in claimed if "(" not in name)
-        )
+        if field != "supplements":
+            # Capabilities such as libceph-common.so.2()(64bit) and python3dist(ceph) are not names of packages. What an rpm
+            # supplements must have no other form: dnf would install it wherever such a capability is.
+            claimed = (name for name in claimed if "(" not in name)
+        names.check_claims(package.file.path, field.capitalize(), claimed)
 
 
 def _check_name(path: str, wanted: str, suffixes: tuple[str, ...]) -> None:

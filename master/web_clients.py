@@ -34,14 +34,18 @@ _HEADERS = (
 """Headers of every answer: no other site shows the UI in a frame, where it could steer a user's clicks."""
 
 
-def apply(*, https: bool, proxies: Sequence[IPv4Address | IPv6Address]) -> None:
-    """Let the web port use WebRequest; `proxies` are the addresses whose X-Real-IP is believed.
+def configure(*, https: bool, proxies: Sequence[IPv4Address | IPv6Address]) -> None:
+    """Take the settings in force; `proxies` are the addresses whose X-Real-IP is believed.
 
     With HTTPS, the cookie's name begins with `__Host-`: a browser takes such a cookie from this host alone and over HTTPS
     alone, so a page on another port or subdomain cannot plant one.
     """
     WebRequest.proxies = frozenset(str(proxy) for proxy in proxies)
     WebRequest.https = https
+
+
+def apply() -> None:
+    """Let the web port use WebRequest."""
     service.BuildbotSite.requestFactory = WebRequest
     service.BuildbotSession.updateSession = _update_session  # type: ignore[method-assign]
     auth.build_cookie_name = lambda *_: WebRequest.cookie()

@@ -29,6 +29,12 @@ MOST_WAITING = 64
 """Connections of one address that have not logged in. The oldest is dropped for a new one, because a build may hold them all
 and share its address with the workers of other builds."""
 
+SECONDS_TO_ATTACH = 300.0
+"""Seconds that attaching a worker may take after its login; many may attach at once."""
+
+MOST_NESTED = 1000
+"""Lists within lists of one message. Each costs some hundred bytes of memory for the two that it takes to send."""
+
 MOST_UNFINISHED = 2 * 1024 * 1024
 """Bytes that a worker may send without completing a message. It sends its output in pieces of 64 KiB."""
 
@@ -57,9 +63,21 @@ class LimitedBroker(pb.Broker):
             next(iter(waiting))._drop(f"its address has {MOST_WAITING} more that have not logged in")  # noqa: SLF001
 
     def logged_in(self) -> None:
-        """Lift the limits of the time before the login."""
+        """Lift the limits of the time before the login; attaching has a limit of its own."""
         self._logged_in = True
         self._stop_waiting()
+        self._timer = _reactor().callLater(
+            SECONDS_TO_ATTACH, self._drop, f"it was not attached within {SECONDS_TO_ATTACH:.0f} s"
+        )
+
+    def attached(self) -> None:
+        """Let an attached worker be silent for as long as it likes."""
+        self._stop_waiting()
+
+    def refused(self) -> None:
+        """Drop a worker that was not attached, once it has read why: Buildbot leaves its connection open."""
+        self._stop_waiting()
+        self._timer = _reactor().callLater(1, self._drop, "it was not attached")
 
     def dataReceived(self, chunk: bytes) -> None:
         """Read what the client sends, and drop the client when that exceeds a limit."""
@@ -71,6 +89,8 @@ class LimitedBroker(pb.Broker):
         super().dataReceived(chunk)
         if self._unfinished > MOST_UNFINISHED:
             self._drop(f"it sent {MOST_UNFINISHED >> 20} MiB without completing a message")
+        elif len(self.listStack) > MOST_NESTED:
+            self._drop(f"it sent a message with more than {MOST_NESTED} lists within lists")
 
     def callExpressionReceived(self, obj: Any) -> None:
         """Take a complete message."""
@@ -121,8 +141,15 @@ class LimitedDispatcher(Dispatcher):
     @async_to_deferred
     async def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
         """Attach a worker. Its password has been checked by now, and attaching takes several messages."""
-        mind.broker.logged_in()
-        return await super().requestAvatar(avatarId, mind, *interfaces)
+        broker = mind.broker
+        broker.logged_in()
+        try:
+            avatar = await super().requestAvatar(avatarId, mind, *interfaces)
+        except Exception:
+            broker.refused()
+            raise
+        broker.attached()
+        return avatar
 
 
 def _reactor() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buildbot.data.base import EndpointKind
@@ -17,7 +16,6 @@ from buildbot.www.authz.endpointmatchers import (
     RebuildBuildEndpointMatcher,
 )
 from buildbot.www.authz.roles import RolesFromBase, RolesFromOwner
-from buildbot.www.avatar import AvatarBase
 from twisted.internet.defer import ensureDeferred, succeed
 
 from master import buildbot_patches, web_clients
@@ -33,10 +31,6 @@ if TYPE_CHECKING:
 _REFUSAL = (
     b"asking needs a user: log in, or send 'Authorization: Bearer <token>' with a token that the"
     b" operator gave you"
-)
-_SILHOUETTE = (
-    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" fill="#c8ccd4"/>'
-    b'<circle cx="16" cy="12" r="6" fill="#fff"/><path d="M4 32a12 12 0 0 1 24 0z" fill="#fff"/></svg>'
 )
 _NOT_YOURS = b"only who asked for it, or the operator, may do that"
 
@@ -54,28 +48,22 @@ class _Mark(UserInfoProviderBase):
         return succeed({"email": username, "mark": self._users.mark(username)})
 
 
-class _Silhouette(AvatarBase):
-    """The same picture for everybody. Buildbot sends browsers to gravatar.com, with a hash of the user's name."""
-
-    name = "silhouette"
-
-    def getUserAvatar(self, *_: Any) -> Any:
-        return succeed((b"image/svg+xml", _SILHOUETTE))
-
-
 class SecretAuth(CustomAuth):
     """Takes a user's secret as the password on the web, and as Bearer or Basic on the API."""
 
-    def __init__(self, digests: dict[str, str], state: Path) -> None:
-        """Take the users' digests, and where the operator's token is."""
+    def __init__(self, settings: Settings) -> None:
+        """Take the users' digests, where the operator's token is, and how clients reach the port."""
         super().__init__()
-        self._digests = digests
-        self._state = state
+        self._digests = dict(settings.users)
+        self._state = settings.state
+        self._www = settings.www
         self._users = Users({})
 
     def reconfigAuth(self, master: Any, new_config: Any) -> None:
         """Have every request of the API say whose it is, not only those with a cookie."""
         super().reconfigAuth(master, new_config)
+        # Not while the settings are read: they may be refused, and those before stay in force.
+        web_clients.configure(https=self._www.url.startswith("https:"), proxies=self._www.proxies)
         self._users = Users({**self._digests, OPERATOR: digest(operator_token(self._state))})
         self.userInfoProvider = _Mark(self._users)
         www = master.www
@@ -180,14 +168,15 @@ class UsersOnly(Authz):
 def www(settings: Settings) -> dict[str, Any]:
     """Give `c["www"]`."""
     buildbot_patches.apply()
-    web_clients.apply(https=settings.www.url.startswith("https:"), proxies=settings.www.proxies)
+    web_clients.apply()
     check_every_post(_REFUSAL)
     return {
         "port": f"tcp:{settings.www.port}:interface={settings.www.host}",
-        "auth": SecretAuth(dict(settings.users), settings.state),
+        "auth": SecretAuth(settings),
         "authz": UsersOnly(),
         "plugins": {},
-        "avatar_methods": [_Silhouette()],
+        # Buildbot's default sends browsers to gravatar.com, with a hash of the user's name. Without any, the UI shows the name.
+        "avatar_methods": [],
         "cookie_expiration_time": timedelta(hours=12),
         "ui_default_config": {"Home.sidebar_menu_groups_expand_behavior": "Always expand"},
     }

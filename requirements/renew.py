@@ -58,9 +58,12 @@ def compiled(source: Path, *options: str) -> str:
         "--no-emit-index-url",
         *options,
     ]
-    finished = subprocess.run(
-        [*command, str(source)], cwd=CHECKOUT, check=False, capture_output=True, text=True
-    )
+    try:
+        finished = subprocess.run(
+            [*command, str(source)], cwd=CHECKOUT, check=False, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        raise RuntimeError("uv is not installed: requirements-dev.txt brings it") from None
     if finished.returncode:
         raise RuntimeError(f"{source.name} cannot be locked: {finished.stderr.strip()}")
     return finished.stdout
@@ -76,7 +79,9 @@ def worker_lock() -> str:
     for line in source.read_text().splitlines():
         match = _LINE.match(line)
         if match:
-            hashes = known[_normal(match["pin"])]
+            hashes = known.get(_normal(match["pin"]), [])
+            if not hashes:
+                raise RuntimeError(f"worker.in: no Python of WORKER_PYTHONS takes {line!r}")
             line = " \\\n".join([line.rstrip(), *(f"    --hash={one}" for one in hashes)])
         lines.append(line)
     return "\n".join(lines) + "\n"

@@ -149,6 +149,8 @@ class Script(ShellMixin, BuildStep):
     def _watch(self, began: float, ends_at: float) -> None:
         """End the build when a limit has passed by GRACE_SECONDS; look again when the next one may have."""
         assert self.master is not None
+        if self.stopped:  # Its build ends already, for another reason.
+            return
         now = self._now()
         heard = max(began, self.worker.lastMessageReceived)
         silent_at, late_at = heard + self.timeout + GRACE_SECONDS, ends_at + GRACE_SECONDS

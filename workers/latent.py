@@ -336,9 +336,11 @@ class OneBuildWorker(AbstractLatentWorker):
         finally:
             # Whatever the build has left there, as a worker that was made to stand still, must not hold the slot.
             self.part()
-            await self.change_password()
-            if boot is not None:
-                await boot.close()
+            try:
+                await self.change_password()
+            finally:
+                if boot is not None:
+                    await boot.close()
         return True
 
     def end_machine(self) -> None:

@@ -39,6 +39,7 @@ class Sequences(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.refs: dict[tuple[str, str, str], str] = {}
+        self.built: set[str] = set()
         self.claimed: dict[str, str] = {}
         """Links of the default repository: what each must lead to."""
         self.directory = tempfile.TemporaryDirectory()
@@ -74,8 +75,8 @@ class Sequences(RuleBasedStateMachine):
         own = {CEPH: "d", MALLORY: "e", ALICE: "f"}[party]
         return COMMITS[0] if number == 0 else f"{own}{number}" * 20
 
-    async def published(self, _: PackageKey) -> dict[str, Any]:
-        return {"version": "1"}
+    async def published(self, key: PackageKey) -> dict[str, Any] | None:
+        return {"version": "1"} if key.sha1 in self.built else None
 
     async def resolve(self, _: Any, url: str, ref: str, __: float, kind: str = "") -> str:
         for one in ("tag", "branch"):
@@ -111,7 +112,7 @@ class Sequences(RuleBasedStateMachine):
         link, no_link = self.done(schedulers.PackagesScheduler._link(self.scheduler, key, resolved))
         assert bool(link) != bool(no_link)
         if link:
-            assert self.link(name) == resolved.sha1
+            assert self.link(name) == (resolved.sha1 if resolved.sha1 in self.built else before)
         else:
             assert self.link(name) in (before, "")
         canonical = {
@@ -140,11 +141,19 @@ class Sequences(RuleBasedStateMachine):
         else:
             self.claimed.pop(name, None)  # The default repository no longer has the name.
 
+    @rule(party=parties, number=st.integers(0, 2))
+    def publish(self, party: str, number: int) -> None:
+        """Publish a commit, which may have been requested long ago; its refs get their links."""
+        key = PackageKey(TARGET, self.commit(party, number))
+        self.built.add(key.sha1)
+        self.publisher._tree.link(key, self.publisher._last_resolved.refs_at(key))
+
     @invariant()
     def claimed_links_are_whole(self) -> None:
         """A link that the default repository has got stays until the repository itself, or its own deletion, changes that."""
         for name, sha1 in self.claimed.items():
-            assert self.link(name) == sha1, name
+            if sha1 in self.built:
+                assert self.link(name) == sha1, name
 
     def done(self, coroutine: Any) -> Any:
         results: list[Any] = []
@@ -161,3 +170,18 @@ class Sequences(RuleBasedStateMachine):
 
 TestSequences = Sequences.TestCase
 TestSequences.settings = settings(max_examples=150, stateful_step_count=30)
+
+
+def test_a_claimed_link_is_kept_until_its_packages_are_published() -> None:
+    """While a commit of the default repository's `wip/x` is built, a fork's published `wip` does not take its place."""
+    state = Sequences()
+    try:
+        state.push(party=CEPH, kind="branch", name="wip/x", number=1)
+        state.push(party=MALLORY, kind="branch", name="wip", number=1)
+        state.publish(party=MALLORY, number=1)
+        state.request(number=0, full_name=False)
+        state.request(number=1, full_name=False)
+        state.publish(party=CEPH, number=1)
+        state.claimed_links_are_whole()
+    finally:
+        state.teardown()

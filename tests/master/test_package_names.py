@@ -121,6 +121,7 @@ def _rpm(directory: Path, tags: str, name: str = "python3-ceph-argparse") -> lis
         ("python3-ceph-argparse", "Provides: bash = 99\n", f"has 'bash' in its field Provides, which project ceph may not claim: {SETTING}"),
         ("python3-ceph-argparse", "Provides: /bin/sh\n", f"has '/bin/sh' in its field Provides, which project ceph may not claim: {SETTING}"),
         ("python3-ceph-argparse", "Obsoletes: glibc < 99\n", f"has 'glibc' in its field Obsoletes, which project ceph may not claim: {SETTING}"),
+        ("python3-ceph-argparse", "Supplements: (bash or coreutils)\n", f"has '(bash or coreutils)' in its field Supplements, which project ceph may not claim: {SETTING}"),
         ("python3-ceph-argparse", "Supplements: bash\n", f"has 'bash' in its field Supplements, which project ceph may not claim: {SETTING}"),
     ],
 )  # fmt: skip

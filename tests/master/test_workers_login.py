@@ -9,7 +9,14 @@ from twisted.cred.portal import Portal
 from twisted.internet.testing import StringTransport
 from twisted.spread import banana
 
-from master.workers_login import MOST_BEFORE_LOGIN, MOST_UNFINISHED, LimitedBroker, LimitedFactory
+from master import workers_login
+from master.workers_login import (
+    MOST_BEFORE_LOGIN,
+    MOST_NESTED,
+    MOST_UNFINISHED,
+    LimitedBroker,
+    LimitedFactory,
+)
 
 PIECE = 65536
 
@@ -42,6 +49,39 @@ def connected(factory: LimitedFactory) -> tuple[LimitedBroker, _Transport]:
 def end(broker: LimitedBroker) -> None:
     """End a connection, and with it its timer."""
     broker.connectionLost()
+
+
+def test_lists_within_lists_have_an_end(factory: LimitedFactory) -> None:
+    """A worker that has logged in cannot use up the memory with lists that it never ends."""
+    broker, transport = connected(factory)
+    broker.logged_in()
+    broker.dataReceived(b"\x01\x80" * (MOST_NESTED - 1))
+    assert not transport.dropped
+    broker.dataReceived(b"\x01\x80" * 2)
+    assert transport.dropped
+    end(broker)
+
+
+def test_a_worker_that_is_refused_is_dropped(factory: LimitedFactory) -> None:
+    """Buildbot leaves the connection of a second worker of the same name open; it gets a second to read why."""
+    broker, transport = connected(factory)
+    broker.logged_in()
+    broker.refused()
+    assert broker._timer.getTime() - workers_login._reactor().seconds() < 2
+    broker._timer.reset(0)
+    broker._timer.func(*broker._timer.args)
+    assert transport.dropped
+    end(broker)
+
+
+def test_an_attached_worker_may_be_silent(factory: LimitedFactory) -> None:
+    """No timer is left of a worker that is attached."""
+    broker, transport = connected(factory)
+    broker.logged_in()
+    broker.attached()
+    assert not broker._timer.active()
+    assert not transport.dropped
+    end(broker)
 
 
 def test_no_traceback_is_sent(factory: LimitedFactory) -> None:
