@@ -10,6 +10,7 @@ from buildbot.process.buildstep import BuildStep, ShellMixin
 from buildbot.process.logobserver import LogLineObserver
 from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, statusToString
 from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import deferLater
 from twisted.python import log
 
 from model.package_key import PackageKey
@@ -17,6 +18,8 @@ from steps.output import Output
 
 if TYPE_CHECKING:
     from buildbot.process.remotecommand import RemoteShellCommand
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
 
     from steps.commands import Command
 
@@ -29,6 +32,10 @@ reads it."""
 
 END_SECONDS = 10.0
 """Seconds that a command may still run after its script has reported its end."""
+
+STORE_SECONDS = 5.0
+"""Seconds that the master goes on storing the output of a command that is stopped. The rest is discarded: a worker sends output
+faster than a database stores it, and the step would end only when all of it is stored."""
 
 GRACE_SECONDS = 30.0
 """Seconds that a worker has to end a command that exceeds a limit, before the master ends the build."""
@@ -44,6 +51,20 @@ class _Reader(LogLineObserver):
         self._step.line(line, self._command)
 
     errLineReceived = outLineReceived
+
+
+class _Discarded:
+    """Takes the place of a command's log, and stores nothing."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def add_stdout_lines(self, _: str) -> Deferred[None]:
+        # In a later turn: the lock that each piece waits for calls the next one from within the end of the one before,
+        # and a thousand pieces that ended at once would exceed Python's recursion limit.
+        return deferLater(self._reactor, 0)
+
+    add_stderr_lines = add_header_lines = add_stdout_lines
 
 
 class Script(ShellMixin, BuildStep):
@@ -78,6 +99,7 @@ class Script(ShellMixin, BuildStep):
         self._waiting_for_end: Any = None
         self._end_forced = False
         self._limit: Any = None
+        self._discarding: Any = None
         self._whole_build = max_seconds
 
     @property
@@ -104,6 +126,7 @@ class Script(ShellMixin, BuildStep):
         if self._printed > MOST_OUTPUT and not self._printed_too_much:
             self._printed_too_much = True
             command.interrupt(f"it printed more than {MOST_OUTPUT >> 20} MiB")
+            self._discard(command)
         if self.output.feed(line):
             now = self.master.reactor.seconds()
             if now - self._updated >= PROGRESS_INTERVAL:
@@ -126,7 +149,7 @@ class Script(ShellMixin, BuildStep):
         try:
             await self.runCommand(command)
         finally:
-            for timer in (self._waiting_for_end, self._limit):
+            for timer in (self._waiting_for_end, self._limit, self._discarding):
                 if timer is not None and timer.active():
                     timer.cancel()
         result = int(command.results())
@@ -139,6 +162,20 @@ class Script(ShellMixin, BuildStep):
         elif not self._summary:
             self._summary = self._sentence(result, command)
         return result
+
+    def interrupt(self, reason: str | Failure) -> Deferred[None]:
+        """Stop the command, and STORE_SECONDS later no longer store what it has printed."""
+        if self.cmd is not None and self._discarding is None:
+            assert self.master is not None
+            self._discarding = self.master.reactor.callLater(STORE_SECONDS, self._discard, self.cmd)
+        interrupted: Deferred[None] = super().interrupt(reason)
+        return interrupted
+
+    def _discard(self, command: RemoteShellCommand) -> None:
+        """Discard the command's output from now on, with all that waits to be stored."""
+        assert self.master is not None
+        command.logs["stdio"] = _Discarded(self.master.reactor)
+        self.getLog("stdio").addHeader("the command was stopped: the rest of its output is discarded\n")
 
     def _ends_at(self) -> float:
         """Return when the whole build must have ended, in seconds of the epoch; its first script sets that."""

@@ -17,6 +17,7 @@ from buildbot.worker.latent import AbstractLatentWorker, States
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.python import log
 from twisted.python.failure import Failure
+from twisted.spread.pb import Error
 
 from model.targets import Target
 from workers.provider import NoMachine, NoMachineEver
@@ -307,7 +308,15 @@ class OneBuildWorker(AbstractLatentWorker):
 
     @async_to_deferred
     async def attached(self, conn: Any) -> None:
-        """Let the boot know, once Buildbot has taken the worker in."""
+        """Let the boot know, once Buildbot has taken the worker in. Refuse a worker that is not expected.
+
+        Buildbot refuses it as well, but then waits for the end of its connection, which is never reported because the
+        login failed. A master that had refused one worker could not stop.
+        """
+        if self.state is not States.SUBSTANTIATING_STARTING:
+            conn.loseConnection()
+            conn.notifyDisconnected()
+            raise Error(f"no build of {self.name} waits for its worker")
         await super().attached(conn)
         if self._boot is not None:
             self._boot.has_attached()

@@ -17,6 +17,8 @@ import pytest
 from buildbot.interfaces import LatentWorkerCannotSubstantiate
 from buildbot.process.build import Build
 from buildbot.process.results import CANCELLED, RETRY
+from buildbot.util.deferwaiter import DeferWaiter
+from buildbot.worker.latent import States
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
@@ -29,6 +31,8 @@ from workers.tls import pb_port, self_signed
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from twisted.python.failure import Failure
 
 
 class _Machine:
@@ -88,6 +92,22 @@ def test_a_worker_that_stands_still_does_not_hold_its_slot(tmp_path: Path) -> No
             worker.join()
 
     assert finish(use) == "gone"
+
+
+@pytest.mark.parametrize("state", [state for state in States if state is not States.SUBSTANTIATING_STARTING])
+def test_a_worker_that_is_not_expected_is_refused_and_not_waited_for(state: States) -> None:
+    """Its connection is closed. The end of that is never reported, so a master that waited for it could not stop."""
+    slot = OneBuildWorker.__new__(OneBuildWorker)
+    slot.name, slot.state, slot._deferwaiter = "one", state, DeferWaiter()
+    done: list[str] = []
+    refusals: list[Failure] = []
+    conn = SimpleNamespace(
+        loseConnection=lambda: done.append("closed"), notifyDisconnected=lambda: done.append("forgotten")
+    )
+    slot.attached(conn).addErrback(refusals.append)
+    assert [refusal.getErrorMessage() for refusal in refusals] == ["no build of one waits for its worker"]
+    assert done == ["closed", "forgotten"]
+    assert not slot._deferwaiter.has_waited()
 
 
 async def _nothing(_: str = "") -> str:

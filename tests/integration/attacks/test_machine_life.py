@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -17,8 +20,9 @@ from tests.integration.harness import DEB, Installation, tiny_installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-SUCCESS, FAILURE, EXCEPTION = 0, 2, 4
+SUCCESS, FAILURE, EXCEPTION, CANCELLED = 0, 2, 4, 6
 TOKENS_MADE = """
 import secrets
 from pathlib import Path
@@ -45,6 +49,30 @@ while True:
     except OSError:
         taken.close()
         time.sleep(0.001)
+"""
+SECOND_WORKER = """
+import sys
+from twisted.cred.credentials import UsernamePassword
+from twisted.internet import defer, reactor
+from twisted.spread import pb
+
+class Bot(pb.Referenceable):
+    def remote_print(self, message): pass
+    def remote_getWorkerInfo(self): return {}
+
+@defer.inlineCallbacks
+def attack():
+    for password in sys.argv[2:]:
+        factory = pb.PBClientFactory()
+        reactor.connectTCP("127.0.0.1", int(sys.argv[1]), factory)
+        try:
+            yield factory.login(UsernamePassword(b"local-1", password.encode()), Bot())
+        except Exception as error:
+            print(type(error).__name__, error)
+    reactor.stop()
+
+reactor.callWhenRunning(attack)
+reactor.run()
 """
 SIGNAL_THE_WORKER = """
 import os, signal
@@ -138,6 +166,55 @@ def test_c3_an_upload_ends_with_its_build(here: Installation) -> None:
     staging = here.settings.packages.staging
     here.until(lambda: not list(staging.rglob(f"{sha1}-*")), "nothing uploaded is left")
     builds_well(here)
+
+
+def test_a11_a_build_that_floods_its_log_is_cancelled_and_does_not_hold_the_master(tmp_path: Path) -> None:
+    """The cancelled build ends though its output comes faster than it is stored, and the master can stop afterwards."""
+    with tiny_installation(tmp_path, workers={"local": {"count": 1}}) as here:
+        flood = replace(tiny.WHOLE, work="base64 /dev/urandom\n")
+        answer = here.ask(DEB, sha1=here.repository.commit(flood))
+        [number] = answer["buildrequest_ids"].values()
+        here.until(lambda: printed(here, answer) > 1000, "the build floods its log")
+        time.sleep(4)
+        response = requests.post(
+            f"{here.url}api/v2/packages/{number}",
+            json={"jsonrpc": "2.0", "id": 1, "method": "withdraw", "params": {}},
+            headers={"Authorization": f"Bearer {here.token}"},
+            timeout=60,
+        )
+        assert response.json()["result"]["cancelled"] is True
+        assert here.wait(answer, 10)["results"] == CANCELLED, here.said(answer)
+        [build] = here.builds(answer)
+        end = "the command was stopped: the rest of its output is discarded"
+        assert end in here.log(build, "packages").splitlines()
+        here.until(lambda: not here.leftovers(), "nothing of the build is left")
+        # Leaving the block stops the master, and fails if it had to be killed.
+
+
+def test_a11_a_worker_that_is_refused_does_not_hold_the_master(tmp_path: Path) -> None:
+    """A build stops its worker, so that another connection is taken for it; it is refused, and the master can stop."""
+    workers = {"local": {"count": 1}, "attempts": 1}
+    with tiny_installation(tmp_path, patch=TOKENS_MADE, workers=workers) as here:
+        answer = here.ask(DEB, sha1=here.repository.commit(stand_still()))
+        here.until(lambda: printed(here, answer), "the worker stands still")
+        tokens = (here.directory / "site/tokens").read_text().split()
+        command = [sys.executable, "-c", SECOND_WORKER, str(here.settings.workers.port), *tokens]
+
+        def said() -> str:
+            return subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stdout
+
+        # Until the build's own worker stands still, the other one is refused as a duplicate.
+        here.until(lambda: "no build of local-1 waits for its worker" in said(), "it is refused")
+        assert here.wait(answer)["results"] == EXCEPTION, here.said(answer)
+        builds_well(here)
+        # Leaving the block stops the master, and fails if it had to be killed.
+
+
+def printed(here: Installation, answer: dict[str, Any]) -> int:
+    """Return how many lines of the packages' log are stored."""
+    steps = [steps["packages"] for build in here.builds(answer) if "packages" in (steps := here.steps(build))]
+    logs = [log for step in steps for log in here.get(f"steps/{step['stepid']}/logs")["logs"]]
+    return sum(int(log["num_lines"]) for log in logs)
 
 
 WAIT_FOR_UPLOAD = """
