@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from master.database import Index
 from master.images import image_services
 from master.in_force import InForce
+from master.old_logs import OldLogs
 from master.package_server import PackageServer
 from master.publisher import PublishedTree, Publisher
 from master.shaman_builds import builds
@@ -38,6 +39,7 @@ def services(settings: Settings) -> list[BuildbotService]:
         WorkersPort(endpoint=protocols(settings)["pb"]["port"]),
         Index(),
         Waiting(),
+        OldLogs(days=settings.build.keep_logs, longest_build=settings.build.hours * 3600),
         Reaper(provider=provider(settings), configure=configure(settings)),
         Publisher(
             tree=PublishedTree(packages.directory, packages.staging),

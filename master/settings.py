@@ -166,6 +166,8 @@ class Build:
     silence: Annotated[int, Field(ge=60)] = 3600
     """Seconds without a line of output after which a step is stopped."""
     hours: Annotated[float, Field(gt=0, le=72)] = 12
+    keep_logs: Annotated[int, Field(ge=0, le=36500)] = 90
+    """Days after which the text of a build's logs is removed; 0 keeps it for ever."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
