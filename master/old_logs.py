@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
+from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.task import LoopingCall
 from twisted.python import log
 
@@ -63,7 +64,7 @@ class OldLogs(BuildbotService):
         before = int(self.master.reactor.seconds() - self._seconds)
         try:
             pieces = await self.master.db.logs.deleteOldLogChunks(before)
-        except Exception:  # noqa: BLE001 - whatever the database says; the next day may be better
+        except SQLAlchemyError:  # The next day may be better.
             log.err(None, "while removing old logs")
         else:
             if pieces:

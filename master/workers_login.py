@@ -143,12 +143,15 @@ class LimitedDispatcher(Dispatcher):
         """Attach a worker. Its password has been checked by now, and attaching takes several messages."""
         broker = mind.broker
         broker.logged_in()
+        is_attached = False
         try:
             avatar = await super().requestAvatar(avatarId, mind, *interfaces)
-        except Exception:
-            broker.refused()
-            raise
-        broker.attached()
+            is_attached = True
+        finally:
+            if is_attached:
+                broker.attached()
+            else:
+                broker.refused()
         return avatar
 
 

@@ -154,6 +154,7 @@ def test_services_and_workers(few: dict[str, Any], tmp_path_factory: pytest.Temp
     assert few["services"] == [
         "in_force",
         "index",
+        "old_logs",
         "packages",
         "publisher",
         "reaper",
