@@ -93,7 +93,7 @@ clean: stop openstack-lab-down  ## remove everything that `make demo` made, the 
 	@touch $@
 
 .venv/installed-dev: requirements.txt requirements-dev.txt deploy/system-packages.sh
-	@$(SUDO) deploy/system-packages.sh runtime tests lab
+	@$(SUDO) deploy/system-packages.sh runtime crun tests lab
 	@[ -x $(PYTHON) ] || python3 -m venv .venv
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@ .venv/installed

@@ -1,9 +1,10 @@
 #!/bin/bash
-# system-packages.sh runtime|tests...: the Debian or Ubuntu packages that the master, or its tests,
-# need on the machine; asks the network only if one is missing.
+# system-packages.sh runtime|crun|tests...: the Debian or Ubuntu packages that the master, the setting `workers.local.engine: crun`
+# or the tests need on the machine; asks the network only if one is missing.
 set -euo pipefail
 declare -A groups=(
     [runtime]='apt-utils ca-certificates createrepo-c debian-archive-keyring dpkg-dev git gnupg mmdebstrap patch python3-venv rpm util-linux xz-utils'
+    [crun]='crun golang-github-containers-common'
     [tests]='beanstalkd build-essential bzip2 chromium chromium-driver cmake curl debhelper debsecan devscripts dh-python dpkg-dev equivs fakeroot fonts-dejavu-core gpg lsb-release nginx-light pkg-config postgresql procps rsync python3-pip shellcheck sudo wget'
     [audit]='debsecan'
     [lab]='mariadb-client-core mariadb-common mariadb-server-core util-linux'

@@ -24,6 +24,7 @@ from model import command_line
 from model.git_names import GitUrlPolicy
 from model.recipes import CEPH, Recipes
 from model.targets import Target, recipe_lines, select
+from workers.engine import Limits, crun_problems, not_enforceable
 from workers.openstack_settings import OpenStackSettings
 
 ENVIRONMENT_VARIABLE = "BUILDPACKAGES_SETTINGS"
@@ -113,15 +114,58 @@ class Packages:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LocalLimits:
+    """What each build may use; 0 is no limit."""
+
+    memory: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    """GiB; unless set, seven eighths of the machine's memory, divided by `count`."""
+    processes: Annotated[int, Field(ge=0, le=2**22)] = 8192
+    processors: Annotated[float, Field(ge=0, le=10_000)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Local:
     """The embedded provider: builds on the master's own machine."""
 
     count: Annotated[int, Field(ge=1, le=64)] = 1
     isolation: Literal["auto", "namespaces", "none"] = "auto"
+    engine: Literal["script", "crun"] = "script"
     roots: Path = Path("roots")
     scratch: Path = Path("scratch")
     mirrors: dict[Annotated[str, Field(pattern="^(debian|ubuntu)$")], HttpUrl] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    limits: LocalLimits | None = None
+
+    @property
+    def isolated(self) -> bool:
+        """Whether each build has namespaces of its own."""
+        return self.isolation == "namespaces" or (self.isolation == "auto" and os.geteuid() == 0)
+
+    @property
+    def limits_in_force(self) -> Limits:
+        """Each build's limits in the kernel's units; none without crun."""
+        if self.engine != "crun":
+            return Limits()
+        limits = self.limits or LocalLimits()
+        if limits.memory is None:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 7 // 8 // self.count
+        else:
+            memory = int(limits.memory * 2**30)
+        return Limits(memory, limits.processes, limits.processors)
+
+    def contradictions(self) -> list[str]:
+        """Return a sentence for each setting that does not fit the engine, or that this machine cannot do."""
+        if self.engine != "crun":
+            wrong = "workers.local.limits: only the engine crun enforces limits; set workers.local.engine: crun, or remove them"
+            return [wrong] if self.limits is not None else []
+        if self.isolation == "none":
+            return ["workers.local.engine: crun isolates builds, and workers.local.isolation is none"]
+        if problems := crun_problems():
+            return [f"workers.local.engine: crun cannot be used: {problem}" for problem in problems]
+        return [
+            f"workers.local.limits.{name}: this machine has no writable cgroup that enforces it; set it to 0 for no limit"
+            for name in not_enforceable(self.limits_in_force)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -236,7 +280,9 @@ class Settings:
         problems += self._doubly_set()
         if self.workers.openstack is not None:
             problems += self.workers.openstack.contradictions(self.selected_targets)
-        elif not self.contributors_trusted:
+        else:
+            problems += self.workers.local.contradictions()
+        if self.workers.openstack is None and not self.contributors_trusted:
             for name, host in (
                 ("www.host", self.www.host),
                 ("packages.host", self.packages.host),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections import defaultdict
 from dataclasses import dataclass
@@ -135,14 +134,15 @@ def _local_provider(settings: Settings) -> LocalProvider:
 
 def _local_settings(settings: Settings) -> LocalSettings:
     local = settings.workers.local
-    as_root = os.geteuid() == 0
     return LocalSettings(
         scratch=local.scratch,
-        namespaces=local.isolation == "namespaces" or (local.isolation == "auto" and as_root),
+        namespaces=local.isolated,
         master_host=settings.workers.host,
         master_port=settings.workers.port,
         roots=Roots(local.roots, local.mirrors),
         environment=local.environment,
+        crun=local.engine == "crun",
+        limits=local.limits_in_force,
         most=local.count,
     )
 

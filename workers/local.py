@@ -21,6 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python import log
 
+from workers.engine import Limits, abandoned, container, remove_cgroups
 from workers.provider import NoMachine, NoMachineEver
 from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter, kill_all, mounted
@@ -52,6 +53,10 @@ class LocalSettings:
     master_port: int
     roots: Roots
     environment: Mapping[str, str] = field(default_factory=dict)
+    crun: bool = False
+    """Whether crun makes the namespaces, with limits."""
+    limits: Limits = field(default_factory=Limits)
+    """Of each build; only crun enforces them."""
     most: int = 64
     """Most machines at the same time."""
 
@@ -119,12 +124,13 @@ class LocalProvider:
 
     async def recover(self, changed: Callable[[], None]) -> None:
         """End what a killed master left running, and remove its directories."""
-        if self._settings.scratch.is_dir():
-            for scratch in sorted(self._settings.scratch.iterdir()):
-                try:
-                    await _remove(scratch)
-                except RuntimeError as failure:
-                    log.msg(f"left by an earlier master, and still there: {failure}")
+        directory = self._settings.scratch
+        left = [*(directory.iterdir() if directory.is_dir() else ()), *abandoned(directory)]
+        for scratch in sorted(left):
+            try:
+                await _remove(scratch)
+            except RuntimeError as failure:
+                log.msg(f"left by an earlier master, and still there: {failure}")
 
     async def _in_namespaces(self, boot: Boot, scratch: Path) -> tuple[list[str], dict[str, str]]:
         root = Root.of(boot.target, host_suite())
@@ -132,11 +138,14 @@ class LocalProvider:
         if not roots.ready(root):
             await self._prepare(boot, root)
         library = "/opt/buildbot-worker"
-        command = enter(
-            roots.path(root), scratch, "build",
+        worker = (
             "sh", "-c", 'mkdir -p "$HOME/worker" && cd "$HOME/worker" && exec "$@"', "sh",
             "python3", "-I", f"{library}/run-worker.py", library,
         )  # fmt: skip
+        if self._settings.crun:
+            command = container(roots.path(root), scratch, "build", *worker, limits=self._settings.limits)
+        else:
+            command = enter(roots.path(root), scratch, "build", *worker)
         environment = _clean_environment("/home/build", root.stand_in)
         return command, environment
 
@@ -237,23 +246,27 @@ async def _remove(scratch: Path) -> None:
     """Kill all that runs in a scratch directory, until nothing does, and remove it."""
     reactor = _reactor()
     deadline = reactor.seconds() + _PATIENCE
+    cgroups: list[Path] = []
     while True:
         running = await deferToThread(kill_all, f"{_MARK}={scratch}", mounted(scratch))
         if not running:
-            await deferToThread(_delete, scratch)
-            if not scratch.exists():
+            cgroups = await deferToThread(_delete, scratch)
+            if not scratch.exists() and not cgroups:
                 return
         if reactor.seconds() > deadline:
-            raise RuntimeError(f"{scratch} cannot be removed; still running in it: {running}")
+            still = "".join(f"; {path} is not empty" for path in cgroups)
+            raise RuntimeError(f"{scratch} cannot be removed; still running in it: {running}{still}")
         await deferLater(reactor, 0.05)
 
 
-def _delete(scratch: Path) -> None:
-    """Remove a directory however deep a build has made it; what cannot be removed stays."""
+def _delete(scratch: Path) -> list[Path]:
+    """Remove a directory however deep a build has made it, and its cgroups; return the cgroups that cannot be removed yet."""
+    cgroups = remove_cgroups(scratch)
     subprocess.run(
         ["rm", "-rf", "--one-file-system", "--", str(scratch)],
         check=False, stdin=subprocess.DEVNULL, capture_output=True,
     )  # fmt: skip
+    return cgroups
 
 
 def _reactor() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pydantic import TypeAdapter
 
 from master.project_settings import Project, RecipeSettings
 from master.settings import Git, Packages, Settings, SettingsError, default_path
+from workers.engine import Limits
 from workers.openstack_settings import CloudSettings, OpenStackSettings
 
 ROOT = Path(__file__).parents[2]
@@ -229,6 +231,61 @@ def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
         "packages.staging: must lie beside packages.directory, not inside it",
         "www.port, packages.port, workers.port: [9989, 8011, 9989] must differ",
     ]
+
+
+@pytest.mark.parametrize(
+    ("local", "problem"),
+    [
+        (
+            "limits: {memory: 8}",
+            "workers.local.limits: only the engine crun enforces limits; set workers.local.engine: crun, or remove them",
+        ),
+        (
+            "engine: script, limits: {}",
+            "workers.local.limits: only the engine crun enforces limits; set workers.local.engine: crun, or remove them",
+        ),
+        (
+            "engine: crun, isolation: none",
+            "workers.local.engine: crun isolates builds, and workers.local.isolation is none",
+        ),
+        (
+            "engine: crun, limits: {memory: .inf}",
+            "workers.local.limits.memory: input should be less than or equal to 100000 (it is inf)",
+        ),
+    ],
+)
+def test_no_limit_stands_in_the_file_without_being_enforced(tmp_path: Path, local: str, problem: str) -> None:
+    """Settings of one engine are refused with the other."""
+    assert problems(tmp_path, LEAST + f"workers: {{local: {{{local}}}}}\n") == [problem]
+
+
+def test_limits_that_this_machine_cannot_enforce_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each missing part of crun, and else each limit without a cgroup, is a sentence with its key."""
+    text = LEAST + "workers: {local: {engine: crun, limits: {memory: 8}}}\n"
+    monkeypatch.setattr("master.settings.crun_problems", lambda: ["it needs root", "another"])
+    assert problems(tmp_path, text) == [
+        "workers.local.engine: crun cannot be used: it needs root",
+        "workers.local.engine: crun cannot be used: another",
+    ]
+    monkeypatch.setattr("master.settings.crun_problems", list)
+    monkeypatch.setattr("master.settings.not_enforceable", lambda limits: ["memory"] if limits.memory else [])
+    assert problems(tmp_path, text) == [
+        "workers.local.limits.memory: this machine has no writable cgroup that enforces it; set it to 0 for no limit"
+    ]
+    read(tmp_path, text.replace("memory: 8", "memory: 0"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="crun needs root")
+def test_crun_has_limits_unless_told_otherwise(tmp_path: Path) -> None:
+    """The builds together leave an eighth of the memory to the master; the other engine has no limits."""
+    text = LEAST + "workers: {local: {engine: crun, count: 4}}\n"
+    limits = read(tmp_path, text).workers.local.limits_in_force
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0.85 < 4 * limits.memory / machine < 0.9
+    assert (limits.processes, limits.processors) == (8192, 0)
+    assert read(tmp_path, LEAST).workers.local.limits_in_force == Limits()
 
 
 @pytest.mark.parametrize("section", ["www", "packages", "workers"])
