@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
-from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.task import LoopingCall
 from twisted.python import log
 
@@ -57,19 +56,21 @@ class OldLogs(BuildbotService):
             loop.stop()
             await self._ended
 
-    @async_to_deferred
-    async def _remove(self) -> None:
-        """Remove the text of old logs in a thread of the database's pool. Builds and the names of their logs stay."""
+    def _remove(self) -> Deferred[None]:
+        """Remove the text of old logs in a thread of the database's pool. Builds and the names of their logs stay.
+
+        An error is logged, and the next day's removal tries again.
+        """
         assert self.master is not None
         before = int(self.master.reactor.seconds() - self._seconds)
-        try:
-            pieces = await self.master.db.logs.deleteOldLogChunks(before)
-        except SQLAlchemyError:  # The next day may be better.
-            log.err(None, "while removing old logs")
-        else:
-            if pieces:
-                log.msg(f"removed {pieces} pieces of old logs (build.keep_logs)")
+        removal: Deferred[None] = self.master.db.logs.deleteOldLogChunks(before).addCallback(_report)
+        return removal.addErrback(lambda failure: log.err(failure, "while removing old logs"))
 
     def getConfigDict(self) -> dict[str, Any]:
         """Hide the service's arguments from the REST API."""
         return {"name": self.name}
+
+
+def _report(pieces: int) -> None:
+    if pieces:
+        log.msg(f"removed {pieces} pieces of old logs (build.keep_logs)")
