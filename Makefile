@@ -3,10 +3,11 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 INPUT ?= shaped
+MINUTES ?= 60
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help audit lock demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test lint bench bench-openstack bench-bridge image user wheels rotate-key retire-key purge clean
+.PHONY: help audit lock demo stop start reload status test openstack-lab openstack-lab-down openstack-vm-test real-ceph-test fuzz lint bench bench-openstack bench-bridge image user wheels rotate-key retire-key purge clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -68,6 +69,9 @@ openstack-vm-test: .venv/installed-dev  ## build packages in a real virtual mach
 
 real-ceph-test: .venv/installed-dev  ## run Ceph's own install-deps.sh, make-dist and ceph.spec.in through the product; 20 minutes
 	@$(SUDO) $(PYTHON) -m tests.real_ceph
+
+fuzz: .venv/installed-dev  ## send mutated requests, frames and uploads' metadata to a real master (MINUTES=60)
+	@$(SUDO) $(PYTHON) -m tests.fuzz --minutes $(MINUTES)
 
 lint: .venv/installed-dev  ## only lint, types and shellcheck
 	@$(PYTHON) -m tests.gate --lint
