@@ -6,6 +6,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote_to_bytes
 
 import jwt
 from buildbot.www import auth, service
@@ -32,6 +33,9 @@ _HEADERS = (
     (b"Referrer-Policy", b"same-origin"),
 )
 """Headers of every answer: no other site shows the UI in a frame, where it could steer a user's clicks."""
+
+_DECODED = (b"Content-Type", b"Origin")
+"""Headers that Buildbot decodes. A cookie that is not UTF-8 is ignored, and such a login is refused with 401."""
 
 
 def configure(*, https: bool, proxies: Sequence[IPv4Address | IPv6Address]) -> None:
@@ -99,6 +103,9 @@ class WebRequest(LimitedRequest):
             return
         for field, value in _HEADERS:
             self.setHeader(field, value)
+        if (place := self._unreadable()) is not None:
+            self._refuse_bytes(place)
+            return
         header = self.getHeader(b"authorization")
         users: Users | None = getattr(self.channel.site, "users", None)
         if header is not None and users is not None:
@@ -109,6 +116,28 @@ class WebRequest(LimitedRequest):
                 self.channel.site.reactor.callLater(DELAY, self._late)
                 return
         super().process()
+
+    def _unreadable(self) -> str | None:
+        """Return the part of the request that is not UTF-8 or has a NUL, else None.
+
+        Buildbot and Twisted decode these parts without a check, and log a traceback for each that they cannot decode.
+        """
+        parts = {
+            "path": [unquote_to_bytes(self.path)],
+            "names and values of arguments": [
+                part for name, values in self.args.items() for part in (name, *values)
+            ],
+            **{f"{name.decode()} header": self.requestHeaders.getRawHeaders(name, []) for name in _DECODED},
+        }
+        return next((place for place, texts in parts.items() if not all(map(_is_text, texts))), None)
+
+    def _refuse_bytes(self, place: str) -> None:
+        body = f"The {place} of a request must be UTF-8 without NUL.\n".encode()
+        self.setResponseCode(HTTPStatus.BAD_REQUEST)
+        self.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+        self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
 
     def _late(self) -> None:
         if not self.finished and self.channel is not None:
@@ -141,6 +170,15 @@ def log_refusal(request: Any, user: str, reason: bytes | str) -> None:
     where = shown(request.path.decode("ascii", "replace"))
     method = shown(request.method.decode("ascii", "replace"))
     log.msg(f"refused ({HTTPStatus.FORBIDDEN:d}): {user} at {address(request)}: {method} {where}: {text}")
+
+
+def _is_text(data: bytes) -> bool:
+    """Return whether the bytes are UTF-8 without NUL."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    return "\0" not in text
 
 
 def shown(text: str) -> str:

@@ -61,6 +61,34 @@ def test_a13_nonsense_is_answered_without_a_traceback(here: Installation, path: 
     assert log(here).count("Traceback") == before
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "header"),
+    [
+        (b"GET", b"/api/v2/a%00b", b""),
+        (b"POST", b"/a%00pi/v2/forceschedulers/packages", b""),
+        (b"GET", b"/api/v2/%ff", b""),
+        (b"GET", b"/%ff", b""),
+        (b"GET", b"/api/v2/b\x84uilds", b""),
+        (b"GET", b"/api/v2/logs/1/contents?offset=-1&li\x84\x80mit=1", b""),
+        (b"GET", b"/api/v2/builds?field=%ff", b""),
+        (b"GET", b"/api/v2/builds?field=%00", b""),
+        (b"POST", b"/api/v2/forceschedulers/packages", b"Content-Type: application/js\xf3\xf8\r\n"),
+        (b"GET", b"/api/v2/builds", b"Origin: \xff\r\n"),
+    ],
+)
+def test_a13_bytes_that_are_no_text_are_refused(
+    here: Installation, method: bytes, path: bytes, header: bytes
+) -> None:
+    """A path, argument or header that is not UTF-8 or has a NUL gets 400 and a sentence, and fills no log."""
+    before = log(here).count("Traceback")
+    with socket.create_connection(("127.0.0.1", here.settings.www.port), timeout=30) as client:
+        client.sendall(b"%b %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n" % (method, path, header))
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert answer.endswith(b" of a request must be UTF-8 without NUL.\n"), answer
+    assert log(here).count("Traceback") == before
+
+
 def test_a13_d5_a_failed_login_is_logged_and_delayed(here: Installation) -> None:
     """The log has name and address, on one line; the answer comes late, and other clients do not wait for it."""
     began = time.monotonic()
