@@ -194,9 +194,10 @@ class Installation:
         return {step["name"]: step for step in steps}
 
     def log(self, build: dict[str, Any], step: str, name: str = "stdio") -> str:
-        """Return the text of a step's log."""
+        """Return the text of a step's log; empty while the step, which has begun, has no such log yet."""
         logs = self.get(f"steps/{self.steps(build)[step]['stepid']}/logs")["logs"]
-        return self.text(next(log["logid"] for log in logs if log["name"] == name))
+        number = next((log["logid"] for log in logs if log["name"] == name), None)
+        return "" if number is None else self.text(number)
 
     def text(self, log: int) -> str:
         """Give the text of a log."""
