@@ -39,7 +39,7 @@ _DECODED = (b"Content-Type", b"Origin")
 
 
 def configure(*, https: bool, proxies: Sequence[IPv4Address | IPv6Address]) -> None:
-    """Take the settings in force; `proxies` are the addresses whose X-Real-IP is believed.
+    """Apply the settings in force; `proxies` are the addresses whose X-Real-IP is believed.
 
     With HTTPS, the cookie's name begins with `__Host-`: a browser takes such a cookie from this host alone and over HTTPS
     alone, so a page on another port or subdomain cannot plant one.

@@ -51,7 +51,7 @@ class LimitedBroker(pb.Broker):
     _unfinished = 0
 
     def connectionMade(self) -> None:
-        """Give the client a time limit to log in."""
+        """Start the time limit for the login."""
         super().connectionMade()
         self._host = getattr(self.transport.getPeer(), "host", "")
         self._timer = _reactor().callLater(
@@ -93,7 +93,7 @@ class LimitedBroker(pb.Broker):
             self._drop(f"it sent a message with more than {MOST_NESTED} lists within lists")
 
     def callExpressionReceived(self, obj: Any) -> None:
-        """Take a complete message."""
+        """Reset the count of unfinished bytes, since a message is complete."""
         self._unfinished = 0
         super().callExpressionReceived(obj)
 

@@ -52,7 +52,7 @@ class SecretAuth(CustomAuth):
     """Takes a user's secret as the password on the web, and as Bearer or Basic on the API."""
 
     def __init__(self, settings: Settings) -> None:
-        """Take the users' digests, where the operator's token is, and how clients reach the port."""
+        """Keep the settings that logins need; nothing is in force before `reconfigAuth`."""
         super().__init__()
         self._digests = dict(settings.users)
         self._state = settings.state

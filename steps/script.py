@@ -189,7 +189,7 @@ class Script(ShellMixin, BuildStep):
         if self.stopped:  # Its build ends already, for another reason.
             return
         now = self._now()
-        heard = max(began, getattr(self.worker, "lastMessageReceived", 0))
+        heard = max(began, self.worker.lastMessageReceived)
         silent_at, late_at = heard + self.timeout + GRACE_SECONDS, ends_at + GRACE_SECONDS
         if now < min(silent_at, late_at):
             wait = min(silent_at, late_at) - now

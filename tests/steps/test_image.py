@@ -83,6 +83,7 @@ class StepCase(TestBuildStepMixin, TestReactorMixin, unittest.TestCase):
     def given(self, step: BuildStep, **properties: Any) -> Any:
         """Put a step into a build of an image builder."""
         step = self.setup_step(step)
+        self.worker.lastMessageReceived = 0
         for name, value in {"target": TARGET, **properties}.items():
             self.build.setProperty(name, value, "test")
         self.build.requests = [SimpleNamespace(bsid=7, id=8)]
