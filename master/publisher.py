@@ -254,15 +254,17 @@ class Publisher(BuildbotService):
         return ""
 
     async def displace(self, key: PackageKey, ref: str, git_url: str) -> None:
-        """Remove the links of other repositories that are in the way of a ref of `git_url`: `wip` for `wip/foo`, or the reverse."""
+        """Remove the links that are in the way of a ref of `git_url`: `wip` for `wip/foo`, or the reverse.
+
+        Its own are removed, too: git has no two such branches, so the older one was deleted.
+        """
         target = key.target.name
         for other in self._last_resolved.refs(target):
             if _conflict(ref, other):
                 owner = self._last_resolved.owner(target, other)
-                if owner != git_url:
-                    log.msg(f"the link ref/{other} of {owner} gives way to ref/{ref} of {git_url}")
-                    self._last_resolved.forget(target, other)
-                    await deferToThread(self._tree.unlink, key.target, other)
+                log.msg(f"the link ref/{other} of {owner} gives way to ref/{ref} of {git_url}")
+                self._last_resolved.forget(target, other)
+                await deferToThread(self._tree.unlink, key.target, other)
 
     async def resolved(self, key: PackageKey, ref: str, git_url: str) -> None:
         """Remember that a repository's ref is at this key's commit; make the link if the key is published."""

@@ -241,12 +241,12 @@ def test_a_forks_link_is_another_forks_once_it_is_gone(here: Installation, fork:
     assert properties["ref_link"][0] == f"it is that of 'shared' in {fork_url(here)}"
 
 
-def test_what_cannot_be_a_link_is_said(here: Installation) -> None:
-    """A branch whose name begins with another's and a slash has no link, and the answer says why."""
+def test_a_link_in_the_way_gives_way(here: Installation) -> None:
+    """A branch whose name begins with a deleted one's and a slash gets the link in its place."""
     here.repository.commit(ref="whole")
     succeeded(here, here.ask(DEB, ref="whole"))
     here.repository.git("update-ref", "-d", "refs/heads/whole")
     here.repository.commit(ref="whole/part")
     answer = here.ask(DEB, ref="whole/part")
-    assert (answer["link"], answer["no_link"]) == ("", "ref/whole is the link of another ref")
+    assert (answer["link"], answer["no_link"]) == (f"{here.packages_url}{DEB}/ref/whole/part/", "")
     succeeded(here, answer)

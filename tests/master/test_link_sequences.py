@@ -185,3 +185,19 @@ def test_a_claimed_link_is_kept_until_its_packages_are_published() -> None:
         state.claimed_links_are_whole()
     finally:
         state.teardown()
+
+
+def test_an_own_link_that_is_stale_gives_way() -> None:
+    """The default repository's `wip/x` gets its link though its deleted `wip` is published first."""
+    state = Sequences()
+    try:
+        state.push(party=CEPH, kind="branch", name="wip", number=1)
+        state.request(number=0, full_name=False)
+        state.delete(party=CEPH, kind="branch", name="wip")
+        state.push(party=CEPH, kind="branch", name="wip/x", number=2)
+        state.request(number=0, full_name=False)
+        state.publish(party=CEPH, number=1)
+        state.publish(party=CEPH, number=2)
+        state.claimed_links_are_whole()
+    finally:
+        state.teardown()
