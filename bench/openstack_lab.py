@@ -155,9 +155,14 @@ class Ours:
         self.lags = Lags(directory / "lags")
         self.patch = self.moments.patch + self.lags.patch + patch
         cloud = {"max_instances": 20, **overrides.pop("cloud", {})}
+        openstack = {
+            "max_instances_per_asker": 0,
+            **overrides.pop("openstack", {}),
+        }  # all builds are one user's here
         workers = {"start_timeout": START_TIMEOUT, **overrides.pop("workers", {})}
         self.here = CloudInstallation(
-            directory, ground.lab, clouds=[cloud], clouds_yaml=self.proxy.clouds_yaml, workers=workers, **overrides
+            directory, ground.lab, clouds=[cloud], clouds_yaml=self.proxy.clouds_yaml, workers=workers,
+            openstack=openstack, **overrides,
         )  # fmt: skip
         self.url = self.here.url
 

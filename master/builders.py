@@ -7,10 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from buildbot.config import BuilderConfig
+from buildbot.util.twisted import async_to_deferred
 
 from master.factories import factory, image_factory, image_test_factory
 from master.images import image_builder, image_targets, image_test_builder
 from master.in_force import builders_in_force
+from master.turns import Turns
 from master.workers import provider, worker_names
 
 if TYPE_CHECKING:
@@ -108,6 +110,11 @@ def _builder(
     )
 
 
-def _next_request(behind: Provider, target: Target, _: Any, requests: Sequence[Any]) -> Any:
-    """Let the provider choose: it knows who could have a machine now."""
-    return behind.next_request(target, requests)
+@async_to_deferred
+async def _next_request(behind: Provider, target: Target, builder: Any, requests: Sequence[Any]) -> Any:
+    """Let the provider choose in the order of turns: it knows who could have a machine now."""
+    turns: Turns = builder.master.service_manager.namedServices[Turns.name]
+    chosen = behind.next_request(target, await turns.sorted(requests))
+    if chosen is not None:
+        turns.serve(str(chosen.properties.getProperty("owner")))
+    return chosen

@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredLock
 from model.package_key import PackageKey
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from master.commits import Commits
     from master.publisher import Publisher
@@ -62,6 +62,10 @@ class Answer:
         return asdict(self)
 
 
+class TooMany(RuntimeError):
+    """Somebody has as many requests on their way as one user may have."""
+
+
 class AddBuildset(Protocol):
     """Puts a new buildset for a package_key into the queue."""
 
@@ -76,8 +80,17 @@ class Ensure:
     """
 
     def __init__(
-        self, master: Any, publisher: Publisher, waiting: Waiting, commits: Commits, add_buildset: AddBuildset
+        self,
+        master: Any,
+        publisher: Publisher,
+        waiting: Waiting,
+        commits: Commits,
+        add_buildset: AddBuildset,
+        *,
+        most: Callable[[], int],
     ) -> None:
+        """Take the services, and `most`: how many requests one user may have on their way; 0 is no limit."""
+        self._most = most
         self._master = master
         self._publisher = publisher
         self._waiting = waiting
@@ -88,7 +101,7 @@ class Ensure:
     async def ensure(self, ask: Ask) -> Answer:
         """Return the answer for a request; add a buildset if the key is neither published and complete nor requested.
 
-        Raises CommitUnknown or RepositoryUnreachable if the commit cannot be built.
+        Raises CommitUnknown or RepositoryUnreachable if the commit cannot be built, TooMany if the asker has enough of them.
         """
         published = await self._published(ask.key)
         if published:
@@ -102,6 +115,7 @@ class Ensure:
             # In this order: what has left the queue meanwhile is on the disk by then.
             answer = await self._on_its_way(ask.key) or await self._published(ask.key)
             if answer is None:
+                self._check_number(ask.owner)
                 answer = self._queued(ask.key, *await self._add_buildset(ask, _properties(ask)))
             if answer.state == "on its way":
                 for request in answer.buildrequest_ids.values():
@@ -109,6 +123,14 @@ class Ensure:
             return answer
         finally:
             self._lock.release()
+
+    def _check_number(self, asker: str) -> None:
+        most, number = self._most(), self._waiting.requests_of(asker)
+        if 0 < most <= number:
+            raise TooMany(
+                f"{asker} waits for {number} requests already, and one user may have {most} on their way"
+                " (setting requests.per_user): wait for some of them to end, or withdraw them"
+            )
 
     async def withdraw(self, request: int, asker: str, job: str) -> tuple[bool, list[Waiter]]:
         """Forget one who waited; cancel the buildrequest if he was the last. Give whether, and who is left.

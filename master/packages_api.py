@@ -18,8 +18,8 @@ from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2
 
 from master.json_rpc import MOST_ID
 from master.progress import Progress
-from master.request_fields import JOB, check_text
-from master.waiting import told
+from master.request_fields import JOB, check_job
+from master.waiting import told, told_json
 
 if TYPE_CHECKING:
     from master.ensure import Ensure
@@ -48,7 +48,7 @@ class _OneEndpoint(base.Endpoint):
         if not isinstance(job, str):
             raise _refused("job: must be a string")
         try:
-            job = check_text(job.strip() if job.isprintable() else job)
+            job = check_job(job.strip() if job.isprintable() else job)
         except ValueError as error:
             raise _refused(f"{JOB}: {error}") from None
         request, waiting = kwargs["buildrequestid"], self.rtype.waiting
@@ -64,9 +64,9 @@ class _OneEndpoint(base.Endpoint):
         if action == "renew":
             if is_open:
                 await waiting.add(request, asker, job)
-            return {"waiting": [one.as_json() for one in waiting.of(request)]}
+            return told_json(waiting.of(request))
         cancelled, left = await self.rtype.ensure.withdraw(request, asker, job)
-        return {"cancelled": cancelled, "waiting": [one.as_json() for one in left]}
+        return {"cancelled": cancelled, **told_json(left)}
 
     async def _status(self, request: int) -> Status | None:
         found: Status | None = await self.rtype.progress.of(request) if abs(request) <= MOST_ID else None
@@ -117,7 +117,7 @@ def add_packages(master: Any, ensure: Ensure, waiting: Waiting) -> None:
                 master.data.matcher[tuple(pattern.split("/")[1:])] = endpoint
         master.data.rootLinks.append({"name": _Packages.plural})
     known.ensure, known.waiting = ensure, waiting
-    known.progress = Progress(master, services["publisher"], waiting)
+    known.progress = Progress(master, services["publisher"], waiting, services["turns"])
 
 
 def _refused(sentence: str) -> BadJsonRpc2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from math import inf
 from statistics import median
@@ -14,12 +13,14 @@ from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, WARNING
 from buildbot.reporters.utils import getURLForBuild, getURLForBuildrequest
 from twisted.internet.defer import DeferredLock
 
+from master.waiting import told_json
 from model.package_key import PackageKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from master.publisher import Publisher
+    from master.turns import Turns
     from master.waiting import Waiting
 
 State = Literal["waiting", "building", "published", "failed", "infrastructure", "cancelled", "purged"]
@@ -60,6 +61,8 @@ class Status:
     """Why it waits, or why it failed."""
     error: str
     waiting: Sequence[dict[str, Any]]
+    waiting_more: int
+    """Those who wait besides those that `waiting` names."""
 
     def as_json(self) -> dict[str, Any]:
         """Give it as the REST API does."""
@@ -94,13 +97,15 @@ class Progress:
     and nobody has the whole line read for himself.
     """
 
-    def __init__(self, master: Any, publisher: Publisher, waiting: Waiting) -> None:
-        """Take the buildmaster, what knows the packages' addresses, and who waits."""
+    def __init__(self, master: Any, publisher: Publisher, waiting: Waiting, turns: Turns) -> None:
+        """Take the buildmaster, what knows the packages' addresses, who waits, and whose turn it is."""
         self._master = master
         self._publisher = publisher
         self._waiting = waiting
+        self._turns = turns
         self._usual: dict[int, tuple[float, float | None]] = {}
-        self._line_ids: tuple[float, list[int]] = (-inf, [])
+        self._before: tuple[float, dict[int, int]] = (-inf, {})
+        """When the line was read, and for each request without a build how many builds come before its own."""
         self._reading, self._looking = DeferredLock(), DeferredLock()
         self._all: list[Status] = []
         self._asked = self._read = 0
@@ -157,7 +162,7 @@ class Progress:
             time_left=left,
             reason=reason,
             error=reason if request.complete else "",
-            waiting=[waiter.as_json() for waiter in self._waiting.of(request_id)],
+            **told_json(self._waiting.of(request_id)),
         )
 
     async def on_their_way(self) -> list[Status]:
@@ -181,8 +186,10 @@ class Progress:
 
     async def _pending(self) -> Sequence[Any]:
         pending: Sequence[Any] = await self._master.db.buildrequests.getBuildRequests(complete=False)
-        ids = sorted(request.buildrequestid for request in pending)
-        self._line_ids = (self._master.reactor.seconds(), ids)
+        line = await self._turns.line(pending)
+        building = len(pending) - len(line)
+        before = {number: building + place for place, number in enumerate(line)}
+        self._before = (self._master.reactor.seconds(), before)
         return pending
 
     async def _step(self, build_id: int) -> tuple[str, str]:
@@ -196,7 +203,7 @@ class Progress:
     async def _line(self, request: Any, newest: Any) -> tuple[str, float | None]:
         """Say why nothing builds: a machine failed and another is to come, or others are before it."""
         await self._look()
-        before = bisect_left(self._line_ids[1], request.buildrequestid)
+        before = self._before[1].get(request.buildrequestid, 0)
         slots = sum(one.takes_builds for one in self._master.workers.workers.values())
         reason, left = in_line(before, slots, await self._takes(request.builderid))
         if newest is not None and newest.complete_at is not None and newest.results != RETRY:
@@ -207,11 +214,11 @@ class Progress:
 
     async def _look(self) -> None:
         """Read the line, once for all who need it in the same moment."""
-        if self._is_fresh(self._line_ids[0]):
+        if self._is_fresh(self._before[0]):
             return
         await self._looking.acquire()
         try:
-            if not self._is_fresh(self._line_ids[0]):
+            if not self._is_fresh(self._before[0]):
                 await self._pending()
         finally:
             self._looking.release()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from model.targets import Target
 
 _TEXT_MAX = 500
+_JOB_MAX = 300
+"""Characters. The bridge says `<run>/<job id>`, of which it takes 200, and `@<host>:<process>`."""
 _SHA1 = re.compile(r"[0-9a-fA-F]{40}\Z")
 _DIGITS_MAX = 18
 _FORM_FIELDS = ("sha1", "ref", "git_url", "reason")
@@ -100,7 +102,7 @@ def parse(
         ref = check("ref", check_full_ref if ref_kind == OTHER else check_ref)
     git_url = check("git_url", policy.check) or _git_url(chosen, git_urls, sentences)
     reason = check("reason", check_text)
-    job = check(JOB, check_text)
+    job = check(JOB, check_job)
     sizes = {name: _size(params[name], name, sentences) for name in SIZES if params.get(name) is not None}
     if texts.get("sha1") and texts.get("ref"):
         sentences.setdefault("ref", "give sha1 or ref, not both")
@@ -172,13 +174,18 @@ def _size(value: object, name: str, sentences: dict[str, str]) -> dict[str, int]
     return dict(value)
 
 
-def check_text(text: str) -> str:
-    """Give a line of text back; ValueError if it is too long, or no line."""
-    if len(text) > _TEXT_MAX:
-        raise ValueError(f"has {len(text)} characters; at most {_TEXT_MAX} are taken")
+def check_text(text: str, most: int = _TEXT_MAX) -> str:
+    """Return a line of text; ValueError if it has too many characters, or is no line."""
+    if len(text) > most:
+        raise ValueError(f"has {len(text)} characters; at most {most} are taken")
     if not text.isprintable():
         raise ValueError("may not contain control characters")
     return text
+
+
+def check_job(text: str) -> str:
+    """Return the name of a job, or raise a ValueError as check_text does."""
+    return check_text(text, _JOB_MAX)
 
 
 def _type(value: object) -> str:

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gath
 
 from master.builders import builders_off
 from master.commits import Commits, CommitUnknown
-from master.ensure import Answer, Ask, Ensure
+from master.ensure import Answer, Ask, Ensure, TooMany
 from master.images import image_schedulers
 from master.links import Resolved
 from master.packages_api import add_packages
@@ -47,20 +47,22 @@ PASSING = -32000
 class PackagesScheduler(ForceScheduler):
     """Makes sure that packages are there: the same answer from the web form, REST and a rebuild."""
 
-    compare_attrs = ("git", "git_urls")
+    compare_attrs = ("git", "git_urls", "per_user")
 
-    def checkConfig(self, *, git: Git, git_urls: dict[str, str], **kwargs: Any) -> None:  # type: ignore[override]
-        """Accept the git settings and each project's URL besides a ForceScheduler's own arguments."""
+    def checkConfig(  # type: ignore[override]
+        self, *, git: Git, git_urls: dict[str, str], per_user: int, **kwargs: Any
+    ) -> None:
+        """Accept the git settings, each project's URL and a user's limit besides a ForceScheduler's own arguments."""
         super().checkConfig(**kwargs)
-        self.git, self.git_urls = git, git_urls
+        self.git, self.git_urls, self.per_user = git, git_urls, per_user
 
     @async_to_deferred
     async def reconfigService(  # type: ignore[override]
-        self, *, git: Git, git_urls: dict[str, str], **kwargs: Any
+        self, *, git: Git, git_urls: dict[str, str], per_user: int, **kwargs: Any
     ) -> None:
         """Take the settings, and show only fields that mean something here."""
         await super().reconfigService(**kwargs)
-        self.git, self.git_urls = git, git_urls
+        self.git, self.git_urls, self.per_user = git, git_urls, per_user
         self._policy = GitUrlPolicy(git.allowed)
         self._targets = {name: Target.from_name(name) for name in kwargs["builderNames"]}
         fields = [
@@ -81,7 +83,9 @@ class PackagesScheduler(ForceScheduler):
         publisher, waiting = services["publisher"], services["waiting"]
         self._turns: defaultdict[str, DeferredSemaphore] = defaultdict(lambda: DeferredSemaphore(AT_ONCE))
         self._commits = Commits(self.master.reactor, lambda: self.git.timeout)
-        self._ensure = Ensure(self.master, publisher, waiting, self._commits, self._add_buildset)
+        self._ensure = Ensure(
+            self.master, publisher, waiting, self._commits, self._add_buildset, most=lambda: self.per_user
+        )
         add_packages(self.master, self._ensure, waiting)
         self._publisher = publisher
         for _, endpoint in self.master.data.matcher.iterPatterns():
@@ -164,6 +168,8 @@ class PackagesScheduler(ForceScheduler):
             raise Refused({ask.commit_field: str(error)}) from None
         except RepositoryUnreachable as error:
             raise _refusal(error) from None
+        except TooMany as error:
+            raise Refused({ask.commit_field: str(error)}, passing=True) from None
 
     async def _builder_name(self, builder_id: Any) -> str | None:
         assert self.master is not None
@@ -304,6 +310,7 @@ def schedulers(settings: Settings) -> list[Any]:
             label="Ask for packages of a commit",
             git=settings.git,
             git_urls={name: project.git_url for name, project in settings.projects.items()},
+            per_user=settings.requests.per_user,
         ),
         *image_schedulers(settings),
         # Buildbot refuses a builder without a scheduler. Nothing triggers this one.

@@ -11,6 +11,7 @@ from master.old_logs import OldLogs
 from master.package_server import PackageServer
 from master.publisher import PublishedTree, Publisher
 from master.shaman_builds import builds
+from master.turns import Turns
 from master.uploads import Limits, Uploads
 from master.waiting import Waiting
 from master.workers import configure, meet, protocols, provider
@@ -39,6 +40,7 @@ def services(settings: Settings) -> list[BuildbotService]:
         WorkersPort(endpoint=protocols(settings)["pb"]["port"]),
         Index(),
         Waiting(),
+        Turns(),
         OldLogs(days=settings.build.keep_logs, longest_build=settings.build.hours * 3600),
         Reaper(provider=provider(settings), configure=configure(settings)),
         Publisher(

@@ -202,6 +202,14 @@ class Git:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Requests:
+    """Limits of what may wait to be built."""
+
+    per_user: Annotated[int, Field(ge=0)] = 100
+    """Requests that one user may have on their way; 0 is no limit."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Build:
     """Limits of a build."""
 
@@ -227,6 +235,7 @@ class Settings:
     www: Www = field(default_factory=Www)
     packages: Packages = field(default_factory=Packages)
     workers: Workers = field(default_factory=Workers)
+    requests: Requests = field(default_factory=Requests)
     build: Build = field(default_factory=Build)
     state: Path = Path("state")
     database: str = ""

@@ -9,6 +9,7 @@ went silent. One without a job is a person, who waits until the end, or withdraw
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from buildbot.util.twisted import async_to_deferred
 from twisted.internet.defer import DeferredLock, ensureDeferred
 from twisted.python import log
 
+from master.waiter_rows import WaiterRows
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -25,14 +28,19 @@ SILENCE = 600
 """Seconds after which a job that did not say that it still waits is forgotten."""
 
 MOST_JOBS = 1000
-"""Of one asker, for one buildrequest: all that is kept is told to everybody who looks."""
+"""Of one asker, for one buildrequest: a whole suite of teuthology waits for the same packages."""
 
-_MOST_TOLD = 20
+MOST_JOBS_OF_ALL = 5000
+"""Of one asker, for all buildrequests together."""
+
+MOST_TOLD = 20
+"""Waiters that are named to whoever looks; of the others, the number is told."""
 _MOST_ORPHANS = 1000
 """Requests that lost their builder; the oldest are forgotten."""
 _MOST_REASON = 500
 
-_STATE = "waiters"
+_ALL_IN_ONE = "waiters"
+"""The one row in which earlier versions kept all waiters. It is read once, and emptied."""
 _ENDING = "ending"
 _ORPHANS = "orphans"
 _CONTROL = ("control", "buildrequests")
@@ -48,7 +56,7 @@ class Waiter:
     heard: float
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as the REST API does."""
+        """Return it as the REST API tells it."""
         return {"asker": self.asker, "job": self.job, "since": self.since}
 
     def __str__(self) -> str:
@@ -58,9 +66,15 @@ class Waiter:
 
 def told(waiters: Sequence[Waiter]) -> str:
     """Name those who wait; of very many, the first and how many more."""
-    names = [str(waiter) for waiter in waiters[:_MOST_TOLD]]
+    names = [str(waiter) for waiter in waiters[:MOST_TOLD]]
     more = len(waiters) - len(names)
     return ", ".join([*names, f"{more} more"] if more else names)
+
+
+def told_json(waiters: Sequence[Waiter]) -> dict[str, Any]:
+    """Return those who wait as the REST API tells them; of very many, the first and how many more."""
+    named = waiters[:MOST_TOLD]
+    return {"waiting": [one.as_json() for one in named], "waiting_more": len(waiters) - len(named)}
 
 
 class Waiters:
@@ -69,6 +83,8 @@ class Waiters:
     def __init__(self) -> None:
         """Start with nobody."""
         self._of: dict[int, dict[tuple[str, str], Waiter]] = {}
+        self._jobs: Counter[str] = Counter()
+        """Of each asker, for all buildrequests."""
 
     def add(self, request: int, asker: str, job: str, now: float) -> bool:
         """Take note of one who waits, or still waits; True if he was not known.
@@ -78,18 +94,41 @@ class Waiters:
         known = self._of.setdefault(request, {})
         waiter = known.get((asker, job))
         if waiter is not None and _is_silent(waiter, now):
+            self.remove(request, asker, job)
             waiter = None
-            del known[asker, job]
-        if waiter is None and len(known) >= MOST_JOBS:
-            his = [one for one in known.values() if one.asker == asker and one.job]
-            if len(his) >= MOST_JOBS:
-                del known[asker, min(his, key=lambda one: one.heard).job]
+        if waiter is None and job:
+            self._make_room(request, asker)
+            self._jobs[asker] += 1
         known[asker, job] = replace(waiter, heard=now) if waiter else Waiter(asker, job, now, now)
         return waiter is None
 
+    def _make_room(self, request: int, asker: str) -> None:
+        """Forget the most silent job of an asker who has too many, of this buildrequest or of all."""
+        known = self._of[request]
+        if (
+            len(known) >= MOST_JOBS
+            and sum(one.asker == asker and one.job != "" for one in known.values()) >= MOST_JOBS
+        ):
+            among = [request]
+        elif self._jobs[asker] >= MOST_JOBS_OF_ALL:
+            among = list(self._of)
+        else:
+            return
+        jobs = [
+            (one.heard, number, one.job)
+            for number in among
+            for one in self._of[number].values()
+            if one.asker == asker and one.job
+        ]
+        _, number, job = min(jobs)
+        self.remove(number, asker, job)
+
     def remove(self, request: int, asker: str, job: str) -> bool:
         """Forget one; True if he was known."""
-        return self._of.get(request, {}).pop((asker, job), None) is not None
+        known = self._of.get(request, {}).pop((asker, job), None) is not None
+        if known and job:
+            self._jobs[asker] -= 1
+        return known
 
     def knows(self, request: int, asker: str, job: str) -> bool:
         """Return whether a job has requested and not withdrawn. A job that was forgotten may come back and wait again."""
@@ -101,22 +140,23 @@ class Waiters:
 
     def end(self, request: int) -> bool:
         """Forget all who waited for a request; True if there were any."""
-        return bool(self._of.pop(request, None))
+        gone = self._of.pop(request, {})
+        self._jobs -= Counter(one.asker for one in gone.values() if one.job)
+        return bool(gone)
 
-    def as_json(self, now: float) -> dict[str, list[dict[str, Any]]]:
-        """Return everybody who waits, for the database."""
-        waiting = {str(request): self.of(request, now) for request in self._of}
-        return {request: [asdict(waiter) for waiter in rows] for request, rows in waiting.items() if rows}
+    def requests_of(self, asker: str) -> int:
+        """Return for how many buildrequests somebody waits."""
+        return sum(any(one == asker for one, _ in known) for known in self._of.values())
 
-    def load(self, kept: dict[str, list[dict[str, Any]]], requests: Iterable[int], now: float) -> None:
-        """Take what was kept, of these requests only; all have been heard of now, as nobody could say so before."""
-        wanted = set(requests)
-        for request, rows in kept.items():
-            if int(request) in wanted:
-                self._of[int(request)] = {
-                    (row["asker"], row["job"]): Waiter(row["asker"], row["job"], row["since"], now)
-                    for row in rows
-                }
+    def rows(self, request: int, now: float) -> list[dict[str, Any]]:
+        """Return those who wait for a request, for the database."""
+        return [asdict(waiter) for waiter in self.of(request, now)]
+
+    def load(self, request: int, rows: Iterable[dict[str, Any]], now: float) -> None:
+        """Take what was kept of a request; all have been heard of now, as nobody could say so before."""
+        for row in rows:
+            self.add(request, row["asker"], row["job"], now)
+            self._of[request][row["asker"], row["job"]] = Waiter(row["asker"], row["job"], row["since"], now)
 
 
 def _is_silent(waiter: Waiter, now: float) -> bool:
@@ -138,11 +178,10 @@ class Waiting(StateMixin, BuildbotService):
         await super().startService()
         self._waiters = Waiters()
         self._writing = DeferredLock()
-        self._written = 0
-        self._changes = 0
+        self._unwritten: set[int] = set()
         found = await self.master.db.buildrequests.getBuildRequests(complete=False)
         pending = {request.buildrequestid for request in found}
-        self._waiters.load(await self.getState(_STATE, {}), pending, self._now())
+        await self._load(pending)
         self._kept = await self.getState(_ENDING, {})
         self._ending = {int(number): said for number, said in self._kept.items() if int(number) in pending}
         self._consumers = [
@@ -158,6 +197,22 @@ class Waiting(StateMixin, BuildbotService):
         await self._end_orphans(found)
         for number, reason in tuple(self._ending.items()):
             self.cancel(number, reason)
+
+    async def _load(self, pending: set[int]) -> None:
+        """Remember who waited for what is pending still, and remove the rows of what is not."""
+        assert self.master is not None
+        objects = await self.master.db.state.getObjectId(self.name, type(self).__qualname__)
+        self._rows = WaiterRows(self.master.db, objects)
+        kept = await self._rows.load()
+        in_one: dict[str, Any] = await self.getState(_ALL_IN_ONE, {})
+        for number, rows in in_one.items():
+            kept[int(number)] = rows
+            await self._rows.write(int(number), rows)
+        if in_one:
+            await self.setState(_ALL_IN_ONE, {})
+        for request in pending & set(kept):
+            self._waiters.load(request, kept[request], self._now())
+        await self._rows.remove(set(kept) - pending)
 
     async def _end_orphans(self, requests: Iterable[Any]) -> None:
         """Mark requests without a configured builder as ending, because nothing would ever build them.
@@ -188,6 +243,10 @@ class Waiting(StateMixin, BuildbotService):
     def of(self, request: int) -> list[Waiter]:
         """Give those who wait for a buildrequest."""
         return self._waiters.of(request, self._now())
+
+    def requests_of(self, asker: str) -> int:
+        """Return for how many buildrequests somebody waits."""
+        return self._waiters.requests_of(asker)
 
     def knows(self, request: int, asker: str, job: str) -> bool:
         """Return whether an asker with this job has requested a buildrequest and not withdrawn."""
@@ -233,25 +292,23 @@ class Waiting(StateMixin, BuildbotService):
         return float(self.master.reactor.seconds())
 
     async def _changed(self, request: int) -> None:
-        await self._keep()
+        await self._keep(request)
         assert self.master is not None
         for build in await self.master.db.builds.getBuilds(buildrequestid=request, complete=False):
             await self._show(request, build.id)
 
-    async def _keep(self) -> None:
-        """Write; many who change something at once are served by one or two writings."""
-        self._changes += 1
-        mine = self._changes
+    async def _keep(self, request: int) -> None:
+        """Write what is known of a buildrequest; many who come for the same one at once are served by one or two writings."""
+        self._unwritten.add(request)
         await self._writing.acquire()
         try:
-            if self._written < mine:
-                upto = self._changes
-                await self.setState(_STATE, self._waiters.as_json(self._now()))
-                ending = {str(number): reason for number, reason in self._ending.items()}
-                if ending != self._kept:
-                    await self.setState(_ENDING, ending)
-                    self._kept = ending
-                self._written = upto
+            if request in self._unwritten:
+                self._unwritten.remove(request)
+                await self._rows.write(request, self._waiters.rows(request, self._now()))
+            ending = {str(number): reason for number, reason in self._ending.items()}
+            if ending != self._kept:
+                await self.setState(_ENDING, ending)
+                self._kept = ending
         finally:
             self._writing.release()
 
@@ -275,7 +332,7 @@ class Waiting(StateMixin, BuildbotService):
         found = await self.master.db.buildrequests.getBuildRequest(request)
         if found is None or found.complete:
             self._ending.pop(request, None)
-        await self._keep()
+        await self._keep(request)
 
     @async_to_deferred
     async def _stopped(self, key: tuple[str, ...], message: dict[str, Any]) -> None:
@@ -284,7 +341,7 @@ class Waiting(StateMixin, BuildbotService):
         build = await self.master.db.builds.getBuild(int(key[2]))
         if build is not None and build.complete_at is None:
             self._ending[build.buildrequestid] = _reason(message)
-            await self._keep()
+            await self._keep(build.buildrequestid)
 
     def _unclaimed(self, _: Any, request: dict[str, Any]) -> None:
         """Cancel again what was told to end while its build ended by itself, to be tried again."""
@@ -295,7 +352,7 @@ class Waiting(StateMixin, BuildbotService):
     def _ended(self, _: Any, request: dict[str, Any]) -> None:
         ending = self._ending.pop(request["buildrequestid"], None)
         if self._waiters.end(request["buildrequestid"]) or ending is not None:
-            keeping = ensureDeferred(self._keep())
+            keeping = ensureDeferred(self._keep(request["buildrequestid"]))
             keeping.addErrback(lambda failure: log.err(failure, "while forgetting who waited"))
 
 

@@ -158,6 +158,7 @@ def test_services_and_workers(few: dict[str, Any], tmp_path_factory: pytest.Temp
         "packages",
         "publisher",
         "reaper",
+        "turns",
         "waiting",
         "workers_port",
     ]

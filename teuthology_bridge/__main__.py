@@ -247,7 +247,10 @@ def _told(status: Status) -> str:
         line += f", {status.percent} %"
     if status.build_url:
         line += f", {status.build_url}"
-    return "\n".join([line, *(f"    {one} waits" for one in status.waiting)])
+    lines = [line, *(f"    {one} waits" for one in status.waiting)]
+    if status.waiting_more:
+        lines.append(f"    {status.waiting_more} more wait")
+    return "\n".join(lines)
 
 
 def _settings(job: str = "") -> Settings:

@@ -89,6 +89,8 @@ class Status:
     reason: str = ""
     error: str = ""
     waiting: tuple[Waiter, ...] = ()
+    waiting_more: int = 0
+    """Those who wait besides those that `waiting` names."""
 
 
 class Master:
@@ -349,6 +351,7 @@ def _status(told: object) -> Status | None:
         build=_whole(told.get("build")) or 0,
         percent=None if percent is None else int(max(0, min(100, percent))),
         waiting=_waiters(told.get("waiting")),
+        waiting_more=_whole(told.get("waiting_more")) or 0,
     )
 
 

@@ -114,10 +114,10 @@ class LocalProvider:
         self._machines -= 1
 
     def next_request(self, target: Target, requests: Sequence[Any]) -> Any:
-        """Return the oldest one, or None at the limit: a slot that a reload removed may still have a machine."""
+        """Return the first one, or None at the limit: a slot that a reload removed may still have a machine."""
         if self._machines >= self._settings.most:
             return None
-        return min(requests, key=lambda one: (-one.priority, one.id), default=None)
+        return next(iter(requests), None)
 
     async def close(self, seconds: float) -> None:
         """Do nothing: the workers end their own machines, and the kernel those of a killed master."""

@@ -132,7 +132,7 @@ class OpenStackSettings:
     master_id: MasterId = ""
     master_host: str = ""
     max_instances_per_target: Annotated[int, Field(ge=0)] = 0
-    max_instances_per_asker: Annotated[int, Field(ge=0)] = 0
+    max_instances_per_asker: Annotated[int, Field(ge=0)] = 8
     waiting: Annotated[int, Field(ge=1, le=500)] = 20
     api_tries: Annotated[int, Field(ge=1, le=100)] = 8
     """How many calls of clouds may fail for one build, and how often there may be no host for it."""

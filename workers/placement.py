@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,6 +56,7 @@ class Waiter:
 
     since: float
     request_id: int
+    asker: str
     woken: Notifier[None] = field(default_factory=Notifier)
 
 
@@ -90,15 +92,14 @@ class Placement:
     # -- who gets a slot
 
     def next_request(self, target: Target, requests: Sequence[Any]) -> Any:
-        """Choose the oldest that can have an instance now; else the oldest, while few wait with a slot."""
+        """Choose the first that can have an instance now; else the first, while few wait with a slot."""
         now = self._clock.seconds()
         self._entering = {key: one for key, one in self._entering.items() if now - one[2] < _ENTERING_SECONDS}
-        ordered = sorted(requests, key=lambda one: (-one.priority, one.id))
-        chosen = next((one for one in ordered if self._has_room(target, _asker(one))), None)
-        if chosen is None and ordered and len(self._waiters) + len(self._entering) < self.settings.waiting:
-            chosen = ordered[0]
+        chosen = next((one for one in requests if self._has_room(target, _asker(one))), None)
+        if chosen is None and requests and len(self._waiters) + len(self._entering) < self.settings.waiting:
+            chosen = requests[0]
         if chosen is None:
-            self._refused_a_slot = bool(ordered) or self._refused_a_slot
+            self._refused_a_slot = bool(requests) or self._refused_a_slot
             return None
         self._entering[chosen.id] = (target, _asker(chosen), now)
         return chosen
@@ -278,7 +279,7 @@ class Placement:
         seconds *= random.uniform(0.9, 1.1)  # noqa: S311
         await boot.tell(f"{reason}; next try in {seconds:.0f} s")
         tries.quota_waits += 1
-        waiter = Waiter(tries.waiting_since, boot.request_id)
+        waiter = Waiter(tries.waiting_since, boot.request_id, boot.asker)
         self._waiters.append(waiter)
         timer = self._clock.callLater(seconds, waiter.woken.notify, None)
         try:
@@ -289,8 +290,9 @@ class Placement:
                 timer.cancel()
 
     def changed(self) -> None:
-        """Wake who waits, in the order in which they came: something was given back."""
-        for waiter in sorted(self._waiters, key=lambda one: (one.since, one.request_id)):
+        """Wake who waits, because something was given back: those of askers with the fewest instances first."""
+        held = Counter(one.asker for one in self._instances)
+        for waiter in sorted(self._waiters, key=lambda one: (held[one.asker], one.since, one.request_id)):
             waiter.woken.notify(None)
         self.more_can_start()
 

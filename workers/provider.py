@@ -78,7 +78,7 @@ class Provider(Protocol):
         """
 
     def next_request(self, target: Target, requests: Sequence[Any]) -> Any:
-        """Choose which of the buildrequests that wait gets a slot now, oldest first; None for none."""
+        """Return which of the buildrequests that wait gets a slot now, or None; they come in the order of turns."""
 
     async def recover(self, changed: Callable[[], None]) -> None:
         """Begin, by removing what a killed master left; takes whom to tell when more can be started."""

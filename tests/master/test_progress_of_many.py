@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.trial import unittest
 
 from master.progress import Progress
+from master.turns import Turns
 from master.waiting import Waiting
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
@@ -52,8 +53,11 @@ class TestMany(TestReactorMixin, unittest.TestCase):
         await waiting.setServiceParent(self.master)
         await waiting.startService()
         self.addCleanup(waiting.stopService)
+        turns = Turns()
+        await turns.setServiceParent(self.master)
+        await turns.startService()
         publisher: Any = SimpleNamespace(url=lambda key: f"http://localhost:8081/{key}/")
-        self.progress = Progress(self.master, publisher, waiting)
+        self.progress = Progress(self.master, publisher, waiting, turns)
         self.queries = 0
         self.let_go: list[Deferred[None]] = []
         buildrequests = self.master.db.buildrequests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from master.waiting import MOST_JOBS, SILENCE, Waiters, told
+from master.waiting import MOST_JOBS, MOST_JOBS_OF_ALL, SILENCE, Waiters, told, told_json
 
 
 def names(waiters: Waiters, request: int, now: float) -> list[str]:
@@ -44,8 +44,7 @@ def test_who_asked_may_come_back_and_nobody_else() -> None:
     assert waiters.knows(7, "alice", "run/1")
     assert not waiters.knows(7, "alice", "run/2")
     assert not waiters.knows(8, "alice", "run/1")
-    assert waiters.as_json(2 * SILENCE).keys() == {"7"}
-    assert [row["asker"] for row in waiters.as_json(2 * SILENCE)["7"]] == ["bob"]
+    assert [row["asker"] for row in waiters.rows(7, 2 * SILENCE)] == ["bob"]
     waiters.add(7, "alice", "run/1", 2 * SILENCE)
     assert [one.since for one in waiters.of(7, 2 * SILENCE)] == [0, 2 * SILENCE]
     waiters.remove(7, "alice", "run/1")
@@ -63,16 +62,14 @@ def test_who_withdraws_is_gone_and_nobody_else() -> None:
     assert names(waiters, 7, 0) == ["alice (job run/2)", "bob (job run/1)"]
 
 
-def test_what_is_kept_comes_back_for_what_is_on_its_way() -> None:
-    """After a restart all are there as before, with a fresh delay, but not for requests that are done."""
+def test_what_is_kept_comes_back() -> None:
+    """After a restart all are there as before, with a fresh delay."""
     waiters = Waiters()
     waiters.add(7, "alice", "run/1", 50)
-    waiters.add(8, "bob", "run/2", 60)
     again = Waiters()
-    again.load(waiters.as_json(60), [7, 9], 5000)
+    again.load(7, waiters.rows(7, 60), 5000)
     assert [(str(one), one.since) for one in again.of(7, 5000 + SILENCE)] == [("alice (job run/1)", 50)]
     assert names(again, 7, 5001 + SILENCE) == []
-    assert names(again, 8, 5000) == []
 
 
 def test_the_end_of_a_request_ends_the_waiting() -> None:
@@ -81,7 +78,8 @@ def test_the_end_of_a_request_ends_the_waiting() -> None:
     waiters.add(7, "alice", "", 0)
     assert waiters.end(7)
     assert not waiters.end(7)
-    assert waiters.as_json(0) == {}
+    assert waiters.rows(7, 0) == []
+    assert waiters.requests_of("alice") == 0
 
 
 def test_of_too_many_jobs_of_one_asker_the_most_silent_gives_way() -> None:
@@ -101,6 +99,23 @@ def test_of_too_many_jobs_of_one_asker_the_most_silent_gives_way() -> None:
     assert len(names(waiters, 7, 5)) == MOST_JOBS + 3
 
 
+def test_of_all_jobs_of_one_asker_the_most_silent_gives_way() -> None:
+    """One asker cannot fill the memory with jobs for many buildrequests either; jobs that ended do not count."""
+    waiters = Waiters()
+    waiters.add(0, "bob", "run/0", 0)
+    for number in range(MOST_JOBS_OF_ALL):
+        waiters.add(number // 500, "alice", f"run/{number}", number)
+    waiters.add(0, "alice", "run/0", MOST_JOBS_OF_ALL)
+    assert waiters.add(99, "alice", "one too many", MOST_JOBS_OF_ALL)
+    assert not waiters.knows(0, "alice", "run/1")
+    assert waiters.knows(0, "bob", "run/0")
+    assert waiters.end(1)
+    for number in range(500):
+        waiters.add(98, "alice", f"run/{number}", MOST_JOBS_OF_ALL)
+    assert waiters.knows(0, "alice", "run/2")
+    assert waiters.requests_of("alice") == 11
+
+
 def test_of_very_many_the_first_are_named() -> None:
     """A sentence stays one that can be read."""
     waiters = Waiters()
@@ -108,3 +123,5 @@ def test_of_very_many_the_first_are_named() -> None:
         waiters.add(7, "alice", str(number), 0)
     assert told(waiters.of(7, 0)[:2]) == "alice (job 0), alice (job 1)"
     assert told(waiters.of(7, 0)).endswith("alice (job 18), alice (job 19), 3 more")
+    assert len(told_json(waiters.of(7, 0))["waiting"]) == 20
+    assert told_json(waiters.of(7, 0))["waiting_more"] == 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from typing import Any
 
 with warnings.catch_warnings():  # Buildbot's kit turns every warning into an error, for everybody
     from buildbot.config import BuilderConfig
@@ -125,3 +127,43 @@ class TestWaiting(TestReactorMixin, unittest.TestCase):
         await self.start_again()
         assert self.ending() == [21, 22]
         assert sorted(self.cancelled) == [("21", "too much"), ("22", "enough")]
+
+    async def kept(self) -> dict[str, Any]:
+        """Return all that the database has of the service."""
+        assert self.master is not None
+        table = self.master.db.model.object_state
+        found = await self.master.db.pool.do(lambda connection: connection.execute(table.select()).fetchall())
+        return {row.name: json.loads(row.value_json) for row in found}
+
+    async def test_who_comes_rewrites_only_what_he_waits_for(self) -> None:
+        """A7: thousands of jobs of one request cost the waiters of another nothing; what has ended leaves no row."""
+        for number in range(30):
+            await self.waiting.add(21, "mallory", f"run/{number}")
+        written: list[str] = []
+        set_state = self.master.db.state.setState
+
+        def see(object_id: int, name: str, value: Any) -> Any:
+            written.append(name)
+            return set_state(object_id, name, value)
+
+        self.master.db.state.setState = see
+        await self.waiting.add(22, "alice", "")
+        assert written == ["waiters of 22"]
+        assert {name: len(rows) for name, rows in (await self.kept()).items()} == {
+            "waiters of 21": 30, "waiters of 22": 1,
+        }  # fmt: skip
+        self.mq.produce(("buildrequests", "21", "complete"), {"buildrequestid": 21})
+        await self.waiting.add(22, "bob", "")  # which is written after it
+        assert (await self.kept()).keys() == {"waiters of 22"}
+
+    async def test_all_come_back_after_a_restart(self) -> None:
+        """Also from the one row of earlier versions; the rows of what has ended meanwhile are removed."""
+        await self.waiting.add(22, "alice", "run/1")
+        row = {"asker": "carol", "job": "", "since": 1.0, "heard": 1.0}
+        await self.waiting.setState("waiters", {"21": [row], "23": [row]})
+        await self.start_again()
+        assert [str(one) for one in self.waiting.of(22)] == ["alice (job run/1)"]
+        assert [str(one) for one in self.waiting.of(21)] == ["carol"]
+        assert self.waiting.of(23) == []
+        assert (await self.kept()).keys() == {"waiters", "waiters of 21", "waiters of 22"}
+        assert (await self.kept())["waiters"] == {}

@@ -29,10 +29,10 @@ FULL = Trouble(Kind.QUOTA, "cloud one: no quota for instances, 12 of 12 used")
 LOST = Trouble(Kind.PASSING, "cloud sepia: it did not answer: reset", done_perhaps=True)
 
 
-def request(number: int, *, asker: str = "alice", priority: int = 0) -> Any:
+def request(number: int, *, asker: str = "alice") -> Any:
     """A buildrequest as next_request gets it."""
     properties = SimpleNamespace(getProperty=lambda _: asker)
-    return SimpleNamespace(id=number, priority=priority, properties=properties)
+    return SimpleNamespace(id=number, properties=properties)
 
 
 # -- one machine
@@ -401,7 +401,7 @@ def test_retry_after_is_kept_to(provided: Callable[..., Provided]) -> None:
 
 def test_twenty_builds_in_one_outage(provided: Callable[..., Provided]) -> None:
     """An outage of half a minute ends no request however many wait, and all get their machines soon after."""
-    here = provided({"max_instances": 20}, waiting=20).started()
+    here = provided({"max_instances": 20}, waiting=20, max_instances_per_asker=20).started()
     here.cloud.fail("limits", AWAY, times=10_000)
     boots = [FakeBoot() for _ in range(20)]
     starting = [here.start(boot) for boot in boots]
@@ -709,13 +709,29 @@ def test_machines_of_a_cloud_that_left_the_settings_count(
 # -- who gets a slot
 
 
-def test_the_oldest_gets_the_next_slot(provided: Callable[..., Provided]) -> None:
-    """Priority first, then age; nothing to choose from is nothing."""
+def test_the_first_gets_the_next_slot(provided: Callable[..., Provided]) -> None:
+    """The requests come in the order of turns; nothing to choose from is nothing."""
     here = provided().started()
     choose = here.provider.next_request
-    assert choose(DEB, [request(3), request(1), request(2)]).id == 1
-    assert choose(DEB, [request(4), request(5, priority=1)]).id == 5
+    assert choose(DEB, [request(3), request(1), request(2)]).id == 3
     assert choose(DEB, []) is None
+
+
+def test_who_has_the_fewest_instances_gets_what_is_given_back(provided: Callable[..., Provided]) -> None:
+    """A8: among builds that wait for room, it is the turn of those who have the least, whoever came first."""
+    here = provided({"max_instances": 2}, waiting=3, max_instances_per_asker=0).started()
+    _, machine = here.running()
+    here.running()
+    boots = []
+    for number, asker in ((101, "alice"), (102, "bob")):
+        boot = FakeBoot()
+        boot.request_id, boot.asker = number, asker
+        here.start(boot)
+        boots.append(boot)
+    done(ensureDeferred(machine.stop()))
+    here.pass_seconds(1)
+    assert "asking" not in boots[0].told[-1]
+    assert "waiting for its worker" in boots[1].told[-1]
 
 
 def test_whose_limit_is_reached_does_not_hold_up_others(provided: Callable[..., Provided]) -> None:
