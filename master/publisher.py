@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from buildbot import config
 from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
+from twisted.internet.defer import DeferredLock
 from twisted.internet.threads import deferToThread
 from twisted.python import log
 
@@ -173,6 +174,7 @@ class Publisher(BuildbotService):
             self._uploads = uploads
             self._state = state
             self._upload_of: dict[int, Upload] = {}
+            self._measuring = DeferredLock()
             self._ends: Any = None
         self._uploads.limits = uploads.limits
         if hasattr(self, "_key"):
@@ -276,10 +278,19 @@ class Publisher(BuildbotService):
         """Return a place to upload to, closed when the build ends. An earlier upload of the same key is closed now."""
         for upload in self._uploads.of_key(key):
             await self.close_upload(upload)
-        # Reading all manifests takes a while, so only if it matters.
-        published = await deferToThread(self._tree.size) if self._uploads.limits.most_in_all else 0
-        self._upload_of[build_id] = upload = self._uploads.open(key, published)
+        await self._measure()
+        self._upload_of[build_id] = upload = self._uploads.open(key)
         return upload
+
+    async def _measure(self) -> None:
+        """Count the published bytes anew. Reading all manifests takes a while, so only if there is a limit."""
+        if self._uploads.limits.most_in_all:
+            # One at a time: otherwise a count that began before a key was published could be the last one to end.
+            await self._measuring.run(self._count)
+
+    @async_to_deferred
+    async def _count(self) -> None:
+        self._uploads.published = await deferToThread(self._tree.size)
 
     def upload_of(self, build_id: int) -> Upload | None:
         """Return the upload that a running build has opened, or None."""
@@ -323,6 +334,8 @@ class Publisher(BuildbotService):
         }
         await deferToThread(self._tree.write_metadata, key, directory, record)
         await deferToThread(self._tree.place, key, directory)
+        # The upload counts until it is removed, so its bytes are never missing from the sum.
+        await self._measure()
         await deferToThread(self._tree.link, key, self._last_resolved.refs_at(key))
         return self.url(key)
 

@@ -7,6 +7,7 @@ before, and wipes what those builds left.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 from collections import Counter
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from model.manifest import File, check_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from model.package_key import PackageKey
@@ -53,7 +54,7 @@ class Limits:
     reserve: int = 0
     """Of the disk, which uploads leave free."""
     most_in_all: int = 0
-    """Of everything published, with this upload; 0 is no limit."""
+    """Of everything published and all uploads together; 0 is no limit."""
 
 
 @dataclass(eq=False)
@@ -63,17 +64,15 @@ class Upload:
     key: PackageKey
     token: str = field(repr=False)
     directory: Path
-    limits: Limits = field(default_factory=Limits)
-    published: int = 0
-    """Bytes that were published when it began."""
-    expected: Callable[[], int] = lambda: 0
-    """Return the bytes that all open uploads have announced and not received."""
+    limits: Limits
+    registry: Uploads = field(repr=False)
     files: dict[str, File] = field(default_factory=dict)
     """Path to size and SHA-256 as received, of every file that is whole in the directory."""
     closed: bool = False
-    _coming: dict[str, int] = field(default_factory=dict, repr=False)
+    announced: int = 0
+    """Bytes of the files that were received or may still be."""
+    _coming: dict[str, Incoming] = field(default_factory=dict, repr=False)
     _directories: Counter[str] = field(default_factory=Counter, repr=False)
-    _bytes: int = 0
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def begin(self, path: str, size: int) -> Incoming:
@@ -89,30 +88,36 @@ class Upload:
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"An upload may have at most {self.limits.most_files} files.",
             )
-        limits, total = self.limits, self._bytes + size
+        limits, total = self.limits, self.announced + size
         if total > limits.most_bytes:
             raise RefusedError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"An upload may have at most {_in_words(limits.most_bytes)} (packages.upload_gib);"
                 f" with {path} it would have {_in_words(total)}.",
             )
-        if limits.most_in_all and self.published + total > limits.most_in_all:
+        if limits.most_in_all and (in_all := self.registry.in_all() + size) > limits.most_in_all:
             raise RefusedError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"All packages may have {_in_words(limits.most_in_all)} (packages.total_gib), and {_in_words(self.published)}"
-                f" are published; with {path} it would be {_in_words(self.published + total)}. An operator can run"
-                " `make purge`, or raise the setting.",
+                f"All packages may have {_in_words(limits.most_in_all)} (packages.total_gib); with {path}, those that are"
+                f" published or being uploaded would have {_in_words(in_all)}. An operator can run `make purge`, or raise"
+                " the setting.",
             )
         self._check_free(path)
-        self._coming[path] = size
-        self._bytes += size
+        temporary = self.registry.staging / _INCOMING / token_hex(16)
+        incoming = Incoming(self, path, size, temporary, next(self.registry.numbers))
+        self._coming[path] = incoming
+        self.announced += size
         self._directories.update(_parents(path))
-        incoming = self.directory.parent.parent / _INCOMING / token_hex(16)
-        return Incoming(self, path, size, incoming, self.expected())
+        return incoming
 
-    def coming(self) -> int:
-        """Return the bytes that are announced and not received."""
-        return sum(self._coming.values())
+    def coming(self, last: int) -> int:
+        """Return the bytes that will still be written of the files up to number `last`.
+
+        Those of a file that has arrived in part are on the disk already.
+        """
+        if self.closed:
+            return 0
+        return sum(file.size - file.written for file in tuple(self._coming.values()) if file.number <= last)
 
     def _check_free(self, path: str) -> None:
         if path in self.files:
@@ -127,9 +132,9 @@ class Upload:
 
     def settle(self, path: str) -> None:
         """End a reservation; of a path that did not arrive nothing is remembered."""
-        size = self._coming.pop(path)
+        incoming = self._coming.pop(path)
         if path not in self.files:
-            self._bytes -= size
+            self.announced -= incoming.size
             self._directories.subtract(_parents(path))
             self._directories = +self._directories
 
@@ -152,16 +157,16 @@ class Upload:
 class Incoming:
     """One arriving file; `write`, `commit` and `abandon` block, so call them in a thread."""
 
-    def __init__(self, upload: Upload, path: str, size: int, temporary: Path, expected: int = 0) -> None:
-        """`temporary` is where it grows; the disk must have room for `expected` bytes and the reserve."""
-        self._expected = expected
+    def __init__(self, upload: Upload, path: str, size: int, temporary: Path, number: int) -> None:
+        """`temporary` is where it grows; files that begin later have higher numbers."""
+        self.number = number
+        self.written = 0
         self.upload = upload
         self.path = path
         self.size = size
         self._temporary = temporary
         self._hash = hashlib.sha256()
         self._descriptor = -1
-        self._written = 0
 
     def write(self, chunks: Sequence[bytes]) -> None:
         """Append to the file and to its digest; RefusedError once the upload is closed."""
@@ -178,24 +183,26 @@ class Incoming:
             written = os.write(self._descriptor, chunk)
             while written < len(chunk):
                 written += os.write(self._descriptor, chunk[written:])
-            self._written += written
+            self.written += written
 
     def _check_disk(self) -> None:
+        # In this order: bytes that others write in between then count twice. In the other order they would not count.
+        coming = self.upload.registry.coming(self.number)
         reserve, free = self.upload.limits.reserve, shutil.disk_usage(self._temporary.parent).free
-        if reserve and free - self._expected < reserve:
+        if reserve and free - coming < reserve:
             raise RefusedError(
                 HTTPStatus.INSUFFICIENT_STORAGE,
                 f"The master's disk has {_in_words(free)} free, of which {_in_words(reserve)} are kept (packages.reserve_gib);"
-                f" {self.path} and other files on their way need {_in_words(self._expected)}. An operator can run"
+                f" {self.path} and other files on their way need {_in_words(coming)}. An operator can run"
                 " `make purge`, or make room otherwise.",
             )
 
     def commit(self, chunks: Sequence[bytes], expected: bytes | None = None) -> File:
         """Write the rest and have the file received; RefusedError if its digest is another."""
         self.write(chunks)
-        if self._written != self.size:
+        if self.written != self.size:
             raise RefusedError(
-                HTTPStatus.BAD_REQUEST, f"{self.path} has {self._written} bytes, not {self.size}."
+                HTTPStatus.BAD_REQUEST, f"{self.path} has {self.written} bytes, not {self.size}."
             )
         if expected is not None and not compare_digest(self._hash.digest(), expected):
             raise RefusedError(
@@ -218,27 +225,38 @@ class Incoming:
 
 
 class Uploads:
-    """Every upload that is open, each found by its token."""
+    """Every upload, each found by its token while it is open. Their bytes count until their files are removed or published."""
 
     def __init__(self, staging: Path, limits: Limits | None = None) -> None:
         """`limits` may be replaced at any time, and count for uploads that are opened later."""
         self.staging = staging
         self.limits = limits or Limits()
+        self.published = 0
+        """Bytes of everything published. It is kept up to date only if there is a limit for them."""
+        self.numbers = itertools.count()
         self._open: dict[bytes, Upload] = {}
+        self._present: dict[Path, Upload] = {}
+        """By directory: the uploads that may still have files. Threads change it, so iterate over a copy."""
 
-    def open(self, key: PackageKey, published: int = 0) -> Upload:
-        """Make a fresh directory, and a token that is good for this key until it is closed.
-
-        `published` is the number of bytes that are published now.
-        """
+    def open(self, key: PackageKey) -> Upload:
+        """Make a fresh directory, and a token that is good for this key until it is closed."""
         directory = self.staging / key.target.name / f"{key.sha1}-{token_hex(8)}"
         directory.mkdir(parents=True)
-        upload = Upload(key, token_urlsafe(32), directory, self.limits, published, self._expected)
+        upload = Upload(key, token_urlsafe(32), directory, self.limits, self)
         self._open[_digest(upload.token)] = upload
+        self._present[directory] = upload
         return upload
 
-    def _expected(self) -> int:
-        return sum(upload.coming() for upload in self._open.values())
+    def coming(self, last: int) -> int:
+        """Return the bytes that all uploads will still write of the files up to number `last`.
+
+        A later file does not count: it is refused itself if there is no room for both.
+        """
+        return sum(upload.coming(last) for upload in tuple(self._present.values()))
+
+    def in_all(self) -> int:
+        """Return the bytes of everything published and of all uploads."""
+        return self.published + sum(upload.announced for upload in tuple(self._present.values()))
 
     def find(self, token: str) -> Upload | None:
         """Give the open upload of a token; the time it takes says nothing of other tokens."""
@@ -257,6 +275,7 @@ class Uploads:
         """Close an upload and remove its directory, if it is still there; blocks: use a thread."""
         self.close(upload)
         _remove(upload.directory)
+        self._present.pop(upload.directory, None)
 
     def wipe(self) -> None:
         """Close every upload and remove all that is in staging; blocks: use a thread."""
@@ -265,6 +284,7 @@ class Uploads:
         if self.staging.is_dir():
             for entry in tuple(self.staging.iterdir()):
                 _remove(entry)
+        self._present.clear()
 
 
 def _in_words(size: int) -> str:

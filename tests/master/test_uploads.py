@@ -9,10 +9,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
 
+from master import publisher as publisher_module
+from master.publisher import PublishedTree, Publisher
 from master.uploads import Incoming, Limits, RefusedError, Upload, Uploads
 from model.manifest import File
 from model.package_key import PackageKey
@@ -283,7 +287,7 @@ def test_c4_the_disk_keeps_a_reserve(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "staging", Limits(most_bytes=2**60, reserve=free // 2))
     first, second = (uploads.open(key) for key in (KEY, OTHER))
     began = [first.begin("a", free // 4), second.begin("b", 1000), second.begin("c", free // 2)]
-    assert began[1].write([b"x"]) is None
+    began[1].write([b"x"])
     with pytest.raises(RefusedError) as caught:
         began[2].write([b"x"])
     assert caught.value.status == 507
@@ -295,22 +299,79 @@ def test_c4_the_disk_keeps_a_reserve(tmp_path: Path) -> None:
     for one in began:
         one.abandon()
         one.upload.settle(one.path)
-    assert second.begin("c", 1000).write([b"x"]) is None
+    second.begin("c", 1000).write([b"x"])
+
+
+def test_c4_bytes_on_the_disk_are_not_reserved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that has arrived in part, only the rest is reserved; the part is missing from the free space already."""
+
+    def usage(_: Path) -> SimpleNamespace:
+        sizes = (path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        return SimpleNamespace(free=1000 - sum(sizes))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    uploads = Uploads(tmp_path / "staging", Limits(most_bytes=2**60, reserve=100))
+    first, second = (uploads.open(key) for key in (KEY, OTHER))
+    large = first.begin("a", 600)
+    large.write([b"x" * 500])
+    second.begin("b", 300).write([b"x"])
+    with pytest.raises(RefusedError, match=r"c and other files on their way need 400 bytes"):
+        second.begin("c", 1).write([b"x"])
+    uploads.close(first)
+    second.begin("d", 99).write([b"x"])
 
 
 def test_c4_all_packages_together_have_a_limit(tmp_path: Path) -> None:
     """What is published counts with the upload; the sentence says what an operator can do."""
     uploads = Uploads(tmp_path / "staging", Limits(most_in_all=5000))
-    upload = uploads.open(KEY, published=4000)
+    uploads.published = 4000
+    upload = uploads.open(KEY)
     upload.begin("a", 1000)
     with pytest.raises(RefusedError) as caught:
         upload.begin("b", 1)
     assert (caught.value.status, caught.value.sentence) == (
         413,
         (
-            "All packages may have 5000 bytes (packages.total_gib), and 4000 bytes are published; with b it would be"
-            " 5001 bytes. An operator can run `make purge`, or raise the setting."
+            "All packages may have 5000 bytes (packages.total_gib); with b, those that are published or being uploaded"
+            " would have 5001 bytes. An operator can run `make purge`, or raise the setting."
         ),
     )
     uploads.limits = Limits()
-    uploads.open(OTHER, published=4000).begin("b", 10_000)
+    uploads.open(OTHER).begin("b", 10_000)
+
+
+def test_c4_simultaneous_uploads_share_the_limit_of_all_packages(tmp_path: Path) -> None:
+    """A file of one upload counts in every other until its upload is removed, and so does what is published meanwhile."""
+    uploads = Uploads(tmp_path / "staging", Limits(most_in_all=5000))
+    first, second = (uploads.open(key) for key in (KEY, OTHER))
+    send(first, "a", b"x" * 3000)
+    assert refusal(second, "b", 2001)[0] == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    uploads.close(first)
+    assert refusal(second, "b", 2001)[0] == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    uploads.remove(first)
+    uploads.published = 4000
+    assert refusal(second, "b", 1001)[0] == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    second.begin("b", 1000)
+
+
+def test_the_last_count_of_published_bytes_is_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count that began before a key was published does not replace a later one."""
+    counts: list[Deferred[int]] = []
+
+    def count(_: object) -> Deferred[int]:
+        counts.append(Deferred())
+        return counts[-1]
+
+    monkeypatch.setattr(publisher_module, "deferToThread", count)
+    publisher: Any = Publisher.__new__(Publisher)
+    publisher._tree = PublishedTree(tmp_path / "packages", tmp_path / "staging")
+    publisher._uploads = Uploads(tmp_path / "staging", Limits(most_in_all=1))
+    publisher._measuring = DeferredLock()
+    ended = [ensureDeferred(publisher._measure()) for _ in range(2)]
+    assert len(counts) == 1
+    counts[0].callback(10)
+    assert [one.called for one in ended] == [True, False]
+    counts[1].callback(20)
+    assert publisher._uploads.published == 20
