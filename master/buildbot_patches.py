@@ -6,9 +6,9 @@ has every name that is replaced.
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from autobahn.websocket.types import ConnectionDeny
 from buildbot.data import masters
@@ -43,6 +43,9 @@ PATIENCE = 60.0
 
 MOST_NUMBER = 2**31
 """Limits, offsets and ids in queries are smaller: some databases raise on larger ones."""
+
+_PRIVATE = ("port", "logfileName", "allowed_origins")
+"""Names of the web server's configuration that the UI does not get."""
 
 _decode_result_spec = V2RootResource.decodeResultSpec
 _db2data = masters._db2data  # noqa: SLF001
@@ -243,15 +246,13 @@ def _nameless_event(self: Any, message: dict[str, Any], event: str) -> None:
 def _few_facts(master: Any, www_config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration that the UI gets, without versions of programs and the port's own address."""
     found = _frontend_config(master, www_config)
-    return {name: value for name, value in found.items() if name not in ("port", "logfileName")} | {
-        "versions": []
-    }
+    return {name: value for name, value in found.items() if name not in _PRIVATE} | {"versions": []}
 
 
 def _only_own_pages(self: Any, request: Any) -> Any:
     """Refuse a websocket to a page of another site, which could read an internal master through its visitor's browser."""
-    url = urlsplit(self.master.config.buildbotURL)
-    if request.origin and request.origin.lower() != f"{url.scheme}://{url.netloc}".lower():
+    own = self.master.config.www["allowed_origins"]
+    if request.origin and not any(fnmatchcase(request.origin.lower(), pattern) for pattern in own):
         raise ConnectionDeny(403, "Forbidden")
     return _on_connect(self, request)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import jwt
 from buildbot.www import auth, service
@@ -34,6 +34,8 @@ _HEADERS = (
 )
 """Headers of every answer: no other site shows the UI in a frame, where it could steer a user's clicks."""
 
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
 _DECODED = (b"Content-Type", b"Origin")
 """Headers that Buildbot decodes. A cookie that is not UTF-8 is ignored, and such a login is refused with 401."""
 
@@ -46,6 +48,29 @@ def configure(*, https: bool, proxies: Sequence[IPv4Address | IPv6Address]) -> N
     """
     WebRequest.proxies = frozenset(str(proxy) for proxy in proxies)
     WebRequest.https = https
+
+
+def allowed_origins(url: str) -> list[str]:
+    """Return the origins of the pages at `url`, as patterns of fnmatch: REST and the websocket compare with these.
+
+    A browser leaves out a scheme's default port and writes the host in lower case. A loopback `url` is this machine's, under
+    whichever name its user typed. `[::1]` is not added: the master listens there only if that is its address, so a
+    build could.
+    """
+    parts = urlsplit(url)
+    host, scheme = parts.hostname or "", parts.scheme.lower()
+    hosts = {f"[[]{host}]" if ":" in host else host}
+    if _is_loopback(host):
+        hosts |= {"localhost", "127.0.0.1"}
+    port = parts.port or _DEFAULT_PORTS[scheme]
+    suffixes = {f":{port}", "" if port == _DEFAULT_PORTS[scheme] else f":{port}"}
+    return sorted(f"{scheme}://{host}{suffix}" for host in hosts for suffix in suffixes)
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def apply() -> None:

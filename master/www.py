@@ -175,6 +175,7 @@ def www(settings: Settings) -> dict[str, Any]:
         "auth": SecretAuth(settings),
         "authz": UsersOnly(),
         "plugins": {},
+        "allowed_origins": web_clients.allowed_origins(settings.www.url),
         # Buildbot's default sends browsers to gravatar.com, with a hash of the user's name. Without any, the UI shows the name.
         "avatar_methods": [],
         "cookie_expiration_time": timedelta(hours=12),
