@@ -9,6 +9,7 @@ had logged in for were kept for as long as the connection lasted.
 
 from __future__ import annotations
 
+import secrets
 from collections import defaultdict
 from typing import Any
 
@@ -26,8 +27,15 @@ SECONDS_TO_LOGIN = 30.0
 """Seconds that a connection may take to log in, its TLS handshake included."""
 
 MOST_WAITING = 64
-"""Connections of one address that have not logged in. The oldest is dropped for a new one, because a build may hold them all
-and share its address with the workers of other builds."""
+"""Connections of one address that have not logged in. For one more, another of them is dropped at random.
+
+A build may share its address with the workers of other builds. If the newest were refused, 64 silent connections would keep these
+workers out. If the oldest were dropped, a flood would drop every worker that is slower than the flood. At random, each
+attempt has a chance, and workers connect again.
+"""
+
+MOST_WAITING_IN_ALL = 1024
+"""Connections of all addresses that have not logged in. For one more, the address that has most of them loses one."""
 
 SECONDS_TO_ATTACH = 300.0
 """Seconds that attaching a worker may take after its login; many may attach at once."""
@@ -55,19 +63,17 @@ class LimitedBroker(pb.Broker):
         super().connectionMade()
         self._host = getattr(self.transport.getPeer(), "host", "")
         self._timer = _reactor().callLater(
-            SECONDS_TO_LOGIN, self._drop, f"it did not log in within {SECONDS_TO_LOGIN:.0f} s"
+            SECONDS_TO_LOGIN, self.drop, f"it did not log in within {SECONDS_TO_LOGIN:.0f} s"
         )
-        waiting = self.factory.waiting[self._host]
-        waiting[self] = None
-        if len(waiting) > MOST_WAITING:
-            next(iter(waiting))._drop(f"its address has {MOST_WAITING} more that have not logged in")  # noqa: SLF001
+        self.factory.make_room(self._host)
+        self.factory.waiting[self._host].add(self)
 
     def logged_in(self) -> None:
         """Lift the limits of the time before the login; attaching has a limit of its own."""
         self._logged_in = True
         self._stop_waiting()
         self._timer = _reactor().callLater(
-            SECONDS_TO_ATTACH, self._drop, f"it was not attached within {SECONDS_TO_ATTACH:.0f} s"
+            SECONDS_TO_ATTACH, self.drop, f"it was not attached within {SECONDS_TO_ATTACH:.0f} s"
         )
 
     def attached(self) -> None:
@@ -77,20 +83,20 @@ class LimitedBroker(pb.Broker):
     def refused(self) -> None:
         """Drop a worker that was not attached, once it has read why: Buildbot leaves its connection open."""
         self._stop_waiting()
-        self._timer = _reactor().callLater(1, self._drop, "it was not attached")
+        self._timer = _reactor().callLater(1, self.drop, "it was not attached")
 
     def dataReceived(self, chunk: bytes) -> None:
         """Read what the client sends, and drop the client when that exceeds a limit."""
         self._received += len(chunk)
         if not self._logged_in and self._received > MOST_BEFORE_LOGIN:
-            self._drop(f"it sent more than {MOST_BEFORE_LOGIN >> 10} KiB before it logged in")
+            self.drop(f"it sent more than {MOST_BEFORE_LOGIN >> 10} KiB before it logged in")
             return
         self._unfinished += len(chunk)
         super().dataReceived(chunk)
         if self._unfinished > MOST_UNFINISHED:
-            self._drop(f"it sent {MOST_UNFINISHED >> 20} MiB without completing a message")
+            self.drop(f"it sent {MOST_UNFINISHED >> 20} MiB without completing a message")
         elif len(self.listStack) > MOST_NESTED:
-            self._drop(f"it sent a message with more than {MOST_NESTED} lists within lists")
+            self.drop(f"it sent a message with more than {MOST_NESTED} lists within lists")
 
     def callExpressionReceived(self, obj: Any) -> None:
         """Reset the count of unfinished bytes, since a message is complete."""
@@ -104,7 +110,8 @@ class LimitedBroker(pb.Broker):
         self.listStack = []
         super().connectionLost(reason)
 
-    def _drop(self, reason: str) -> None:
+    def drop(self, reason: str) -> None:
+        """Log why, and end the connection."""
         log.msg(f"workers' port: dropped a connection from {self._host}: {reason}")
         self._stop_waiting()
         self.transport.abortConnection()
@@ -113,7 +120,7 @@ class LimitedBroker(pb.Broker):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         waiting = self.factory.waiting[self._host]
-        waiting.pop(self, None)
+        waiting.discard(self)
         if not waiting:
             del self.factory.waiting[self._host]
 
@@ -126,8 +133,20 @@ class LimitedFactory(pb.PBServerFactory):
     def __init__(self, root: Any) -> None:
         """Serve `root`, which is a portal for Buildbot."""
         super().__init__(root, unsafeTracebacks=False)
-        self.waiting: defaultdict[str, dict[LimitedBroker, None]] = defaultdict(dict)
-        """By address: the connections that have not logged in, oldest first."""
+        self.waiting: defaultdict[str, set[LimitedBroker]] = defaultdict(set)
+        """By address: the connections that have not logged in."""
+
+    def make_room(self, host: str) -> None:
+        """Drop a waiting connection if one more of this address would be too many."""
+        if len(self.waiting.get(host, ())) >= MOST_WAITING:
+            self._drop_one(host)
+        elif sum(map(len, self.waiting.values())) >= MOST_WAITING_IN_ALL:
+            self._drop_one(max(self.waiting, key=lambda address: len(self.waiting[address])))
+
+    def _drop_one(self, host: str) -> None:
+        waiting = self.waiting[host]
+        chosen = secrets.choice(tuple(waiting))
+        chosen.drop(f"it is one of {len(waiting)} of its address that have not logged in")
 
 
 class LimitedDispatcher(Dispatcher):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from twisted.cred.portal import Portal
+from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
 from twisted.spread import banana
 
@@ -14,6 +15,7 @@ from master.workers_login import (
     MOST_BEFORE_LOGIN,
     MOST_NESTED,
     MOST_UNFINISHED,
+    MOST_WAITING,
     LimitedBroker,
     LimitedFactory,
 )
@@ -37,10 +39,10 @@ def factory() -> LimitedFactory:
     return LimitedFactory(Portal(None))  # type: ignore[arg-type]
 
 
-def connected(factory: LimitedFactory) -> tuple[LimitedBroker, _Transport]:
+def connected(factory: LimitedFactory, host: str = "192.0.2.1") -> tuple[LimitedBroker, _Transport]:
     """Return a connection that has chosen its dialect, as any client does first."""
     broker: Any = factory.buildProtocol(None)
-    transport = _Transport()
+    transport = _Transport(peerAddress=IPv4Address("TCP", host, 1))
     broker.makeConnection(transport)
     broker.dataReceived(banana.encode(b"none"))
     return broker, transport
@@ -139,4 +141,35 @@ def test_an_ended_connection_is_forgotten(factory: LimitedFactory) -> None:
     broker, _ = connected(factory)
     assert factory.waiting
     end(broker)
+    assert not factory.waiting
+
+
+def test_a6_a_flood_does_not_drop_every_worker_of_its_address(factory: LimitedFactory) -> None:
+    """A worker that is slower than a flood has a chance at each attempt, of (63/64)^64; the newest connection is never refused."""
+    survived = 0
+    for _ in range(40):
+        worker, of_worker = connected(factory)
+        flood = []
+        for _ in range(2 * MOST_WAITING - 1):
+            flood.append(connected(factory))
+            assert not flood[-1][1].dropped
+        assert sum(len(waiting) for waiting in factory.waiting.values()) == MOST_WAITING
+        survived += not of_worker.dropped
+        for broker in (worker, *(broker for broker, _ in flood)):
+            end(broker)
+    assert 0 < survived < 40
+
+
+def test_a6_the_address_with_most_waiting_connections_pays(
+    factory: LimitedFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit of all addresses together, an address with few keeps its connections."""
+    monkeypatch.setattr(workers_login, "MOST_WAITING_IN_ALL", 10)
+    workers = [connected(factory, f"192.0.2.{number}") for number in range(2, 6)]
+    flood = [connected(factory) for _ in range(20)]
+    workers += [connected(factory, f"192.0.2.{number}") for number in range(6, 8)]
+    assert not any(transport.dropped for _, transport in workers)
+    assert sum(not transport.dropped for _, transport in flood) == 4
+    for broker, _ in (*workers, *flood):
+        end(broker)
     assert not factory.waiting
