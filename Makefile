@@ -24,7 +24,7 @@ start: .venv/installed  ## start the master that settings.yaml describes
 reload:  ## make the master read settings.yaml again, and wait until the settings are in force
 	@$(PYTHON) -m master.control reload
 
-status:  ## say whether the master runs
+status:  ## say whether the master runs, and warn of its signing keys
 	@$(PYTHON) -m master.control status
 
 image: .venv/installed  ## prepare an image of a target and switch to it (TARGET=ceph-deb-jammy-x86_64-default, CLOUD=)

@@ -17,6 +17,7 @@ from urllib.request import urlopen
 from master.database import connection_problem
 from master.reload_log import LogTail, Reload
 from master.settings import ENVIRONMENT_VARIABLE, Settings, SettingsError, default_path
+from master.signing import warnings_of
 from master.users import operator_token
 from model import command_line
 
@@ -178,6 +179,14 @@ def running(settings: Settings) -> int:
     return pid if _alive(pid) else 0
 
 
+def status(settings: Settings) -> str:
+    """Return whether the master runs and, if it does, the warnings for its signing keys."""
+    if not running(settings):
+        return "the master does not run"
+    warnings = [f"warning: {sentence}" for sentence in warnings_of(settings.state / "gnupg")]
+    return "\n".join(["the master runs", *warnings])
+
+
 def _alive(pid: int) -> bool:
     """Whether a pid is a running master's: it may have become another program's since."""
     try:
@@ -218,7 +227,7 @@ def main() -> int:
         elif arguments.verb == "reload":
             print(reload(settings))
         else:
-            print(f"the master {'runs' if running(settings) else 'does not run'}")
+            print(status(settings))
     except (SettingsError, ControlError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -81,27 +82,8 @@ class SigningKey:
         return usable_keys((await self._listed()).decode())
 
     async def warnings(self, now: float | None = None) -> list[str]:
-        """Return a sentence if the newest key ends soon, has ended, or never ends."""
-        keys = await self.keys()
-        if not keys:
-            return [_ENDED]
-        newest = keys[-1]
-        if newest.expires is None:
-            return [
-                (
-                    f"The signing key {newest.fingerprint} never ends, so nobody would notice if it were stolen."
-                    " Run `make rotate-key` to make one that does; docs/operating.md has the steps."
-                )
-            ]
-        left = newest.expires - (time.time() if now is None else now)
-        if left < WARN_DAYS * _DAY:
-            return [
-                (
-                    f"The signing key {newest.fingerprint} ends in {int(left // _DAY)} days, on {_date(newest.expires)}."
-                    " Run `make rotate-key`, and put the new key.asc on the test nodes before that day."
-                )
-            ]
-        return []
+        """Return a sentence for each key that needs the operator."""
+        return key_warnings(await self.keys(), time.time() if now is None else now)
 
     async def rotate(self) -> list[Key]:
         """Make another key, which signs besides the present one; ValueError if there are two already."""
@@ -180,15 +162,50 @@ class SigningKey:
         )
 
     async def _gpg(self, *arguments: str, seconds: float = 60) -> bytes:
-        command = [
-            "gpg", "--homedir", str(self._home), "--batch", "--no-tty", "--pinentry-mode", "loopback",
-            "--passphrase", "", "--digest-algo", "SHA512", *arguments,
-        ]  # fmt: skip
-        finished = await run(self._reactor, command, _environment(), seconds)
+        finished = await run(self._reactor, _gpg(self._home, *arguments), _environment(), seconds)
         if finished.status != 0:
             last = (finished.errors.strip().splitlines() or ["no message"])[-1]
             raise ValueError(f"signing failed: gpg ended with status {finished.status}: {last}")
         return finished.output
+
+
+def key_warnings(keys: Sequence[Key], now: float) -> list[str]:
+    """Return a sentence if no key can sign, if the newest ends soon or never, and for each older one that never ends."""
+    if not keys:
+        return [_ENDED]
+    *older, newest = keys
+    sentences = [
+        (
+            f"The older signing key {key.fingerprint} never ends, and still signs besides {newest.fingerprint}."
+            " Run `make retire-key` once all test nodes have the new key.asc."
+        )
+        for key in older
+        if key.expires is None
+    ]
+    if newest.expires is None:
+        sentences.append(
+            f"The signing key {newest.fingerprint} never ends, so nobody would notice if it were stolen."
+            " Run `make rotate-key` to make one that does; docs/operating.md has the steps."
+        )
+    elif (left := newest.expires - now) < WARN_DAYS * _DAY:
+        sentences.append(
+            f"The signing key {newest.fingerprint} ends in {int(left // _DAY)} days, on {_date(newest.expires)}."
+            " Run `make rotate-key`, and put the new key.asc on the test nodes before that day."
+        )
+    return sentences
+
+
+def warnings_of(home: Path) -> list[str]:
+    """Return the warnings for the keys in a directory. For commands: blocks, and leaves gpg's agent to the running master."""
+    command = _gpg(home, "--list-secret-keys", "--with-colons")
+    try:
+        listed = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=60, env=_environment()
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        errors = (getattr(error, "stderr", None) or "").strip().splitlines() or [str(error)]
+        return [f"The signing keys in {home} cannot be read: {errors[-1]}"]
+    return key_warnings(usable_keys(listed.stdout), time.time())
 
 
 def usable_keys(listed: str) -> list[Key]:
@@ -225,6 +242,13 @@ def _fingerprints(listed: str) -> set[str]:
         for line, following in itertools.pairwise(lines)
         if line.startswith("sec:") and following.startswith("fpr:")
     }
+
+
+def _gpg(home: Path, *arguments: str) -> list[str]:
+    return [
+        "gpg", "--homedir", str(home), "--batch", "--no-tty", "--pinentry-mode", "loopback",
+        "--passphrase", "", "--digest-algo", "SHA512", *arguments,
+    ]  # fmt: skip
 
 
 def _date(seconds: float) -> str:

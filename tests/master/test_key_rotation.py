@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,11 +10,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from master import control
 from master.signing import Key, SigningKey, main, usable_keys
 from tests.package_clients import Apt, served
 from tests.package_repositories import DEB_NAMES, ROOT, deb_upload, make_metadata
@@ -139,7 +142,7 @@ def test_d14_a_stolen_key_is_forgotten(state: Path, tmp_path: Path) -> None:
 
 
 def test_a_key_without_an_end_goes_on_with_a_warning(state: Path) -> None:
-    """A key of an earlier master signs as before; the warning names the command, after which there is none."""
+    """A key of an earlier master signs as before; the warning names the next command, after which there is none."""
     home = state / "gnupg"
     old = old_key(home)
     with_key(home, SigningKey.prepare)
@@ -148,8 +151,30 @@ def test_a_key_without_an_end_goes_on_with_a_warning(state: Path) -> None:
     [warning] = with_key(home, SigningKey.warnings)
     assert warning.startswith(f"The signing key {old.fingerprint} never ends, ")
     assert "`make rotate-key`" in warning
-    with_key(home, SigningKey.rotate)
+    _, new = with_key(home, SigningKey.rotate)
+    assert with_key(home, SigningKey.warnings) == [
+        (
+            f"The older signing key {old.fingerprint} never ends, and still signs besides {new.fingerprint}."
+            " Run `make retire-key` once all test nodes have the new key.asc."
+        )
+    ]
+    with_key(home, SigningKey.retire)
     assert with_key(home, SigningKey.warnings) == []
+
+
+def test_make_status_shows_the_warnings_of_a_running_master(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator who does not read the log sees the warning, or why the keys cannot be read."""
+    settings: Any = SimpleNamespace(state=state)
+    assert control.status(settings) == "the master does not run"
+    monkeypatch.setattr(control, "running", lambda _: 1)
+    unreadable = rf"the master runs\nwarning: The signing keys in {state}/gnupg cannot be read: gpg: .+"
+    assert re.fullmatch(unreadable, control.status(settings))
+    old = old_key(state / "gnupg")
+    assert control.status(settings).startswith(
+        f"the master runs\nwarning: The signing key {old.fingerprint} never ends, "
+    )
 
 
 def test_a_key_that_ends_soon_is_warned_of(state: Path) -> None:
