@@ -29,7 +29,7 @@ from master.shaman import Shaman
 from model.recipes import BUILT_IN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from master.shaman_forms import BuildState
     from master.uploads import Uploads
@@ -123,19 +123,21 @@ class PackageServer(BuildbotService):
         builds: Builds | None = None,
         recipes: Recipes = BUILT_IN,
         apt_trusted: bool = False,
+        names: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         """Serve `tree`; listen anew only if the port is another. The first `uploads` stay.
 
         `meet` tells a machine that was made ahead, by its token, which worker it is. `wheels` is the
         directory that machines find below `/wheels/`. `url` is where everybody else finds all this, and
         `builds` asks the master given how builds of package_keys are doing. These two, `recipes`, what
-        can be built, and `apt_trusted` are for shaman's view.
+        can be built, and `apt_trusted` are for shaman's view. `names` are the patterns of the names of each
+        project's packages, which the pages of published directories show.
         """
         await super().reconfigService()
         assert self.master is not None
         if self._site is None:
             self._site = _Site(self.master.reactor, uploads)
-        self._site.tree = PackageTree(tree, title, {"wheels": wheels} if wheels else None)
+        self._site.tree = PackageTree(tree, title, {"wheels": wheels} if wheels else None, names)
         self._site.meet = meet or _nobody
         self._site.shaman = _shaman(tree, url, recipes, apt_trusted=apt_trusted)
         self._site.builds = partial(builds, self.master) if builds else _none

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from master.completeness import CompleteDirectories
+from master.wanted_packages import section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,6 +71,8 @@ th { border-bottom: 1px solid; }
 td:first-child { overflow-wrap: anywhere; }
 .size { text-align: right; white-space: nowrap; }
 .date { white-space: nowrap; }
+h2 { font-size: 1.1rem; margin-top: 2rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
@@ -131,8 +134,18 @@ def names_of(path: bytes) -> list[str]:
 class PackageTree:
     """The published tree, as anybody may read it."""
 
-    def __init__(self, root: str, title: str, beside: Mapping[str, str] | None = None) -> None:
-        """Take the directory to serve, what its pages are headed with, and directories to serve below other names."""
+    def __init__(
+        self,
+        root: str,
+        title: str,
+        beside: Mapping[str, str] | None = None,
+        patterns: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Serve `root`, and the directories `beside` below their names; each page has the `title`.
+
+        `patterns` are those of the names of each project's packages, for the pages of published directories.
+        """
+        self._patterns = patterns or {}
         self._root = os.path.realpath(root)
         self._title = title
         self._beside = {name: os.path.realpath(path) for name, path in (beside or {}).items()}
@@ -223,7 +236,7 @@ class PackageTree:
             f"<style>{_STYLE}</style></head>\n"
             f"<body><h1>{' / '.join(crumbs)}</h1>\n<table>\n"
             '<tr><th>Name</th><th class="size">Size</th><th class="date">Modified (UTC)</th></tr>\n'
-            f"{''.join(rows + directories + files)}</table></body></html>\n"
+            f"{''.join(rows + directories + files)}</table>\n{self._section(found)}</body></html>\n"
         )
         return Answer(
             HTTPStatus.OK,
@@ -234,6 +247,11 @@ class PackageTree:
             },
             page.encode("utf-8", "replace"),
         )
+
+    def _section(self, found: Found) -> str:
+        """Return what the page of a package_key has below its table, whether it was found by its sha1 or by a ref."""
+        inside = os.path.relpath(found.path, self._root)
+        return section(inside.partition("/")[0], self._patterns) if _KEY.fullmatch(inside) else ""
 
 
 def directory_url(names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from twisted.internet.defer import DeferredList, DeferredSemaphore, ensureDeferr
 from master import release_rpm, rpm_signature
 from master.confined import give
 from master.verification import check_debs, check_rpms
+from master.wanted_packages import LABEL
 from model import layout
 from model.manifest import File
 
@@ -99,7 +100,7 @@ class RepositoryMetadata:
             made.append(await self._confined.in_thread(_write, directory, f"{path}.gz", packed))
         await self._confined.in_thread(_make_readable, directory / "dists")
         fields = {
-            "Origin": "Ceph", "Label": "Ceph on demand", "Suite": dist, "Codename": dist,
+            "Origin": "Ceph", "Label": LABEL, "Suite": dist, "Codename": dist,
             "Architectures": arch, "Components": "main",
         }  # fmt: skip
         options = [f"-oAPT::FTPArchive::Release::{name}={value}" for name, value in fields.items()]

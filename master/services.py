@@ -35,6 +35,7 @@ def services(settings: Settings) -> list[BuildbotService]:
         most_in_all=int(packages.total_gib * GIB),
     )
     uploads = Uploads(packages.staging, limits)
+    names = {name: project.packages for name, project in settings.projects.items()}
     return [
         InForce(settings=settings),
         WorkersPort(endpoint=protocols(settings)["pb"]["port"]),
@@ -49,7 +50,7 @@ def services(settings: Settings) -> list[BuildbotService]:
             state=settings.state,
             packages_url=packages.url,
             targets=settings.selected_targets,
-            names={name: project.packages for name, project in settings.projects.items()},
+            names=names,
             key_days=packages.signing_key_days,
         ),
         PackageServer(
@@ -63,6 +64,7 @@ def services(settings: Settings) -> list[BuildbotService]:
             builds=builds,
             recipes=settings.recipes,
             apt_trusted=packages.trusts_unsigned,
+            names=names,
         ),
         *image_services(settings),
     ]

@@ -1,15 +1,18 @@
-"""What docs/operating.md has nodes write so that they take only the project's packages, with the real apt and dnf."""
+"""What docs/operating.md and the pages have nodes write so that they take only the project's packages, with the real apt and dnf."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from html import unescape
 from pathlib import Path
 
 import pytest
 
-from master.package_names import CEPH_PACKAGES, PackageNames
+from master.package_names import PackageNames
+from master.package_tree import PackageTree
 from master.release_rpm import repo_text
+from master.wanted_packages import apt_preferences, dnf_command
 from model.targets import Target
 from tests.package_clients import Apt, dnf, served
 from tests.package_repositories import (
@@ -24,6 +27,7 @@ from tests.package_repositories import (
     make_metadata,
     write_manifest,
 )
+from tests.published import Publications
 
 _SECTION = (
     (ROOT / "docs/operating.md").read_text().partition("## Test nodes take only the project's packages\n")[2]
@@ -42,9 +46,45 @@ Description: x
 
 
 def test_the_documentation_has_the_names_of_the_default() -> None:
-    """The pin and the line for dnf name each pattern of Ceph's default."""
-    assert f"\nPackage: {' '.join(CEPH_PACKAGES)}\n" in PREFERENCES
-    assert f"includepkgs={','.join(CEPH_PACKAGES)}'" in SED
+    """The pin and the line for dnf are those for Ceph's default, which the pages show as well."""
+    assert apt_preferences(PackageNames.of("ceph")) == PREFERENCES
+    assert dnf_command(PackageNames.of("ceph")) == SED
+
+
+@pytest.mark.parametrize("by", ["sha1/" + "a" * 40, "ref/wip/x"])
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("ceph-deb-jammy-x86_64-default", PREFERENCES),
+        ("ceph-rpm-centos9-x86_64-default", SED),
+        ("tool-deb-jammy-x86_64-default", "Package: tool lib<tool>*\nPin: release l=Ceph on demand\nPin-Priority: 500\n"),
+        ("other-rpm-centos9-x86_64-default", "includepkgs=other,other-*,libother*,python3-other*' /etc/yum.repos.d/other.repo\n"),
+    ],
+)  # fmt: skip
+def test_c5_the_page_of_a_package_key_has_the_lines(target: str, shown: str, by: str, tmp_path: Path) -> None:
+    """Whoever opens a published directory, by sha1 or by ref, reads the lines for its project's names."""
+    Publications(tmp_path).publish(f"{target}/{'a' * 40}", "19.2.0", "wip/x")
+    tree = PackageTree(str(tmp_path / "packages"), "T", patterns={"ceph": (), "tool": ("tool", "lib<tool>*")})
+    names = [target, *by.split("/"), ""]
+    page = tree.listing(names, tree.find(names)).body.decode()
+    [text] = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
+    assert unescape(text).endswith(shown)
+    assert "lib<tool>" not in page
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[""], ["ceph-deb-jammy-x86_64-default", ""], ["old-deb-hardy-x86_64-default", "sha1", "a" * 40, ""]],
+)
+def test_other_pages_have_no_lines(names: list[str], tmp_path: Path) -> None:
+    """The pages above a published directory, and those of a target that is no more, show the table alone."""
+    for target in ("ceph-deb-jammy-x86_64-default", "old-deb-hardy-x86_64-default"):
+        (tmp_path / target / "sha1").mkdir(parents=True)
+    published = Publications(tmp_path / "made").publish(f"ceph-deb-jammy-x86_64-default/{'a' * 40}", "19.2.0")
+    published.rename(tmp_path / "old-deb-hardy-x86_64-default/sha1" / ("a" * 40))
+    tree = PackageTree(str(tmp_path), "T")
+    page = tree.listing(names, tree.find(names)).body.decode()
+    assert "<pre>" not in page
 
 
 @pytest.mark.parametrize("pinned", [True, False])

@@ -37,6 +37,15 @@ def test_c5_a_commit_that_builds_a_bash_is_not_published(here: Installation) -> 
     assert not (here.packages / DEB / "sha1" / sha1).exists()
 
 
+def test_c5_the_page_names_the_packages_of_the_settings(here: Installation) -> None:
+    """The page of a published directory has the pin with the project's own patterns."""
+    answer = here.ask(DEB, sha1=(sha1 := here.repository.commit()))
+    assert here.wait(answer)["results"] == 0
+    page = requests.get(f"{here.packages_url}{DEB}/sha1/{sha1}/", timeout=60).text
+    patterns = here.settings.projects["ceph"].packages
+    assert f"Package: {' '.join(patterns)}\nPin: release l=Ceph on demand\nPin-Priority: 500" in page
+
+
 def test_d14_a_rotation_takes_no_restart(here: Installation) -> None:
     """`make rotate-key` and a reload serve both public keys; what is published then has both signatures."""
     key = f"{here.packages_url}key.asc"
