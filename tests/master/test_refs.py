@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -260,3 +262,40 @@ def test_a9_servers_that_never_answer_are_asked_a_few_at_a_time() -> None:
             answers = finish(many)
     assert most == git_process.AT_ONCE
     assert {type(answer) for answer in answers} == {RepositoryUnreachable}
+
+
+class _WantsNtlm(BaseHTTPRequestHandler):
+    """Answers 401 and offers NTLM and Kerberos, as a server does that collects the hashes of its visitors."""
+
+    sent: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        """Note the Authorization header."""
+        self.sent.append(self.headers.get("Authorization", ""))
+        self.send_response(401)
+        for scheme in ("NTLM", "Negotiate", 'Basic realm="x"'):
+            self.send_header("WWW-Authenticate", scheme)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+
+def test_a9_a_server_that_asks_for_ntlm_is_sent_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """git answers no server's request for a login, though it would without our option."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _WantsNtlm) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x.git"
+        sent = []
+        for options in (git_process.OPTIONS, git_process.OPTIONS[:-2]):
+            monkeypatch.setattr(git_process, "OPTIONS", options)
+            _WantsNtlm.sent.clear()
+            with pytest.raises(RepositoryUnreachable, match="Authentication failed"):
+                resolved(url, "main")
+            sent.append("".join(_WantsNtlm.sent))
+        server.shutdown()
+    assert sent[0] == ""
+    if not sent[1]:
+        pytest.skip("this machine's git has no NTLM, so it sends nothing without the option either")
+    assert sent[1].startswith("NTLM ")
