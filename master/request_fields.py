@@ -106,8 +106,8 @@ def parse(
     sizes = {name: _size(params[name], name, sentences) for name in SIZES if params.get(name) is not None}
     if texts.get("sha1") and texts.get("ref"):
         sentences.setdefault("ref", "give sha1 or ref, not both")
-    if not texts.get("sha1") and not texts.get("ref"):
-        sentences.setdefault("sha1", "give a sha1, or a ref to be resolved to one")
+    if not any(texts.get(field) or field in sentences for field in ("sha1", "ref")):
+        sentences["sha1"] = "give a sha1, or a ref to be resolved to one"
     if sentences:
         raise Refused(sentences)
     commit_field = "ref" if texts.get("ref") else "sha1"

@@ -247,6 +247,11 @@ def test_a_commit_must_be_named_in_one_way() -> None:
     assert refused(builderNames=[DEB], sha1=SHA1, ref="main") == {"ref": "give sha1 or ref, not both"}
 
 
+def test_d7_a_ref_of_the_wrong_type_is_not_called_missing() -> None:
+    """Only the field that is wrong gets a sentence."""
+    assert refused(builderNames=[DEB], ref=7) == {"ref": "must be a string, not a number"}
+
+
 def test_all_wrong_fields_are_told_at_once() -> None:
     """A request with mistakes in every field is answered with a sentence for every field."""
     assert refused(
