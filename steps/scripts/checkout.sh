@@ -14,14 +14,46 @@ export GIT_ALLOW_PROTOCOL=https:http:git GIT_CONFIG_NOSYSTEM=1
 logs=$(mktemp -d)
 remove_at_end "$logs"
 
-# network LOG ARGUMENT...: runs git, and keeps its messages.
+# network LOG ARGUMENT...: runs git within the limits, and keeps its messages.
 network() {
     local status=0
-    timeout --kill-after=10 "$limit" git -c protocol.version=2 -c credential.helper= "${@:2}" 2>&1 |
+    watched timeout --kill-after=10 "$limit" git -c protocol.version=2 -c credential.helper= "${@:2}" 2>&1 |
         tee "$1" || status=$?
-    [ "$status" != 124 ] || echo "fatal: it took longer than $limit s" | tee "$1"
+    [ "$status" != 124 ] || printf '\nfatal: it took longer than %s s\n' "$limit" | tee -a "$1"
     return "$status"
 }
+
+# watched COMMAND...: runs it with an end to its standing still. git itself has a limit of silence for HTTP only.
+watched() {
+    local pid watcher status=0
+    "$@" &
+    pid=$!
+    end_if_still "$pid" &
+    watcher=$!
+    wait "$pid" || status=$?
+    kill "$watcher" 2>/dev/null || true
+    wait "$watcher" 2>/dev/null || true
+    return "$status"
+}
+
+# end_if_still GROUP: ends a process group that reads and writes no byte for git_silence seconds.
+#
+# Messages do not tell: git fetches what a checkout lacks without any. A server that computes sends a byte every few
+# seconds, which git reads and does not show.
+end_if_still() {
+    local before='' now still=0 look=$((1 + git_silence / 60))
+    # The look more lets git's own limit come first, which has a reason.
+    until [ "$still" -gt $((git_silence + look)) ]; do
+        read -rt "$look" -u "$never" || true
+        now=$(pgrep -g "$1" | sed 's,.*,/proc/&/io,' | xargs -r grep -s '^[rw]char') || true
+        if [ -n "$now" ] && [ "$now" = "$before" ]; then still=$((still + look)); else still=0; fi
+        before=$now
+    done
+    printf '\nfatal: the server sent nothing for %s s\n' "$git_silence"
+    kill "$1"
+}
+# Never readable: `read` waits for it without a process that would be left behind.
+exec {never}<> <(:)
 
 # why LOG: prints the first error in it; later ones are consequences.
 why() {
@@ -31,6 +63,7 @@ why() {
     *'could not read Username'* | *'could not read Password'* | *'Authentication failed'*)
         line='it asks for a user and a password, as GitHub does for a repository that is not there' ;;
     *'not our ref'*) line='it has no such commit' ;;
+    *'Operation too slow'*) line="the server sent nothing for $git_silence s" ;;
     esac
     line=${line#fatal: }
     printf '%s' "${line#error: }"
@@ -54,7 +87,10 @@ fetch() {
 no_commit() {
     local reason
     reason=$(why "$logs/fetch")
-    [ "$reason" != 'it has no such commit' ] || fail "$git_url has no commit $sha1"
+    case $reason in
+    'it has no such commit') fail "$git_url has no commit $sha1" ;;
+    'the server sent nothing'* | 'it took longer'*) reason+='. Request again, or name another repository that has the commit' ;;
+    esac
     fail "$git_url cannot be fetched from: $reason"
 }
 tags="+refs/tags/${tag_pattern%%[*?[]*}*:refs/tags/${tag_pattern%%[*?[]*}*"

@@ -3,11 +3,12 @@
 #
 # apt, dnf, pip and npm have their own limits. git, curl and wget have none, or one of hours.
 silence=${BUILDPACKAGES_NETWORK_SILENCE:-120}
+# A git server may look for a commit for minutes before it sends the first byte.
+git_silence=${BUILDPACKAGES_NETWORK_SILENCE:-300}
 # shellcheck disable=SC2034
 limit=${BUILDPACKAGES_NETWORK_LIMIT:-1800}
 export GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=''
-# A git server that counts objects still sends some bytes.
-export GIT_HTTP_LOW_SPEED_LIMIT=${GIT_HTTP_LOW_SPEED_LIMIT:-1} GIT_HTTP_LOW_SPEED_TIME=${GIT_HTTP_LOW_SPEED_TIME:-$silence}
+export GIT_HTTP_LOW_SPEED_LIMIT=${GIT_HTTP_LOW_SPEED_LIMIT:-1} GIT_HTTP_LOW_SPEED_TIME=${GIT_HTTP_LOW_SPEED_TIME:-$git_silence}
 mkdir -p network
 # wget and curl read one file each. Ours begins with the limits; the lines of the file that they would have read
 # follow, and win.

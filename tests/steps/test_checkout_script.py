@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -163,6 +165,31 @@ def silent(connection: socket.socket, _: int) -> None:
         pass
 
 
+def trickling(connection: socket.socket, _: int) -> None:
+    """Send a byte of a message each second, without an end."""
+    connection.recv(4096)
+    with suppress(OSError):
+        connection.sendall(b"0fff")
+        while True:
+            connection.sendall(b"a")
+            time.sleep(1)
+
+
+def delaying(server: tuple[str, int], connection: socket.socket, _: int) -> None:
+    """Pass everything on to a server, and its answers back after a second for each 800 bytes."""
+    with socket.create_connection(server) as there:
+        threading.Thread(target=_copy, args=(connection, there, 65536, 0.0), daemon=True).start()
+        _copy(there, connection, 800, 1.0)
+
+
+def _copy(source: socket.socket, sink: socket.socket, size: int, delay: float) -> None:
+    with suppress(OSError):
+        while data := source.recv(size):
+            time.sleep(delay)
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
 def locked(connection: socket.socket, _: int) -> None:
     """Answer with 401."""
     connection.recv(4096)
@@ -171,23 +198,45 @@ def locked(connection: socket.socket, _: int) -> None:
     )
 
 
-TOO_SLOW = (
-    "unable to access '{url}/': Operation too slow. Less than 1 bytes/sec transferred the last 2 seconds"
-)
+TOO_SLOW = "the server sent nothing for 2 s"
+ADVICE = "Request again, or name another repository that has the commit"
 ASKS = "it asks for a user and a password, as GitHub does for a repository that is not there"
 
 
-def test_a_repository_that_says_nothing_is_not_waited_for(forked: Forked, tmp_path: Path) -> None:
-    """A server that takes the connection and is silent ends the checkout within the limit, with a sentence that names it."""
+@pytest.mark.parametrize("scheme", ["http", "git"])
+def test_b4_a_repository_that_says_nothing_is_not_waited_for(
+    scheme: str, forked: Forked, tmp_path: Path
+) -> None:
+    """A server that accepts the connection and is silent ends the checkout, with a sentence that names it and the way out."""
     with listening(silent) as port:
-        url = f"http://127.0.0.1:{port}/ceph.git"
-        finished = checkout(tmp_path / "http", url, forked.ours, forked.canonical)
-        assert sentence(finished) == f"{url} cannot be fetched from: {TOO_SLOW.format(url=url)}"
+        url = f"{scheme}://127.0.0.1:{port}/ceph.git"
+        began = time.monotonic()
+        finished = checkout(tmp_path / "a", url, forked.ours, forked.canonical)
+        assert time.monotonic() - began < 30
+        assert sentence(finished) == f"{url} cannot be fetched from: {TOO_SLOW}. {ADVICE}"
+
+
+def test_a_server_that_is_slow_without_an_end_has_a_limit_for_the_call(
+    forked: Forked, tmp_path: Path
+) -> None:
+    """A server that sends a byte now and then keeps a call for `limit` seconds, and not for ever."""
+    with listening(trickling) as port:
         url = f"git://127.0.0.1:{port}/ceph.git"
         finished = checkout(
-            tmp_path / "git", url, forked.ours, forked.canonical, BUILDPACKAGES_NETWORK_LIMIT="2"
+            tmp_path / "a", url, forked.ours, forked.canonical, BUILDPACKAGES_NETWORK_LIMIT="6"
         )
-        assert sentence(finished) == f"{url} cannot be fetched from: it took longer than 2 s"
+        assert sentence(finished) == f"{url} cannot be fetched from: it took longer than 6 s. {ADVICE}"
+
+
+def test_a_slow_repository_is_waited_for(forked: Forked, tmp_path: Path) -> None:
+    """A server that takes longer than the limit of silence, and sends some bytes in between, ends in a checkout."""
+    host, _, port = forked.base.removeprefix("git://").rstrip("/").partition(":")
+    with listening(partial(delaying, (host, int(port)))) as slow:
+        url = f"git://127.0.0.1:{slow}/fork.git"
+        began = time.monotonic()
+        finished = checkout(tmp_path / "a", url, forked.ours, forked.canonical)
+        assert time.monotonic() - began > 6
+        assert finished.returncode == 0, finished.stderr
 
 
 def test_a_repository_that_wants_a_password_is_named(forked: Forked, tmp_path: Path) -> None:
@@ -257,7 +306,7 @@ def test_each_missing_submodule_is_named(served: tuple[Path, str], tmp_path: Pat
         "a/ssh (git@host:me/module.git: transport 'ssh' not allowed); "
         f"b/here ({local}: transport 'file' not allowed); "
         f"b/locked ({links['b/locked'][0]}: {ASKS}); "
-        f"b/silent ({silent_url}: {TOO_SLOW.format(url=silent_url)}); "
+        f"b/silent ({silent_url}: {TOO_SLOW}); "
         f"outer/inner ({base}gone.git: remote error: access denied or repository not exported: /gone.git); "
         "unlisted (no URL in .gitmodules)"
     )
@@ -267,15 +316,15 @@ def test_each_missing_submodule_is_named(served: tuple[Path, str], tmp_path: Pat
 def test_a_submodule_that_says_nothing_over_git_is_not_waited_for(
     served: tuple[Path, str], tmp_path: Path
 ) -> None:
-    """Where git has no limit of its own, the whole call has one."""
+    """Where git has no limit of silence of its own, the script has one."""
     directory, base = served
     repository = new_repository(directory / "bad.git")
     with listening(silent) as port:
         link(repository, "sub", f"git://127.0.0.1:{port}/x.git", NOWHERE)
         url = f"{base}bad.git"
-        finished = checkout(tmp_path / "a", url, committed(repository), url, BUILDPACKAGES_NETWORK_LIMIT="3")
+        finished = checkout(tmp_path / "a", url, committed(repository), url)
         assert sentence(finished) == (
-            f"submodules cannot be fetched: sub (git://127.0.0.1:{port}/x.git: it took longer than 3 s)"
+            f"submodules cannot be fetched: sub (git://127.0.0.1:{port}/x.git: {TOO_SLOW})"
         )
 
 
