@@ -108,18 +108,17 @@ class Ensure:
             return published
         # Before the lock: a repository may be slow, and must not delay requests for other keys.
         is_settled = self._commits.is_settled(ask.git_url, ask.key.sha1)
-        if not is_settled and await self._on_its_way(ask.key) is None:
+        if not is_settled and not await self._on_its_way(ask.key):
             await self._commits.check(ask.git_url, ask.key.sha1)
         await self._lock.acquire()
         try:
             # In this order: what has left the queue meanwhile is on the disk by then.
-            answer = await self._on_its_way(ask.key) or await self._published(ask.key)
+            answer = await self._joined(ask) or await self._published(ask.key)
             if answer is None:
                 self._check_number(ask.owner)
                 answer = self._queued(ask.key, *await self._add_buildset(ask, _properties(ask)))
-            if answer.state == "on its way":
                 for request in answer.buildrequest_ids.values():
-                    await self._waiting.add(request, ask.owner, ask.job)
+                    await self._waiting.add(request, ask.owner, ask.job, ask.git_url)
             return answer
         finally:
             self._lock.release()
@@ -168,7 +167,19 @@ class Ensure:
         url = self._publisher.url(key)
         return Answer(str(key), "published", url, buildset_id, requests)
 
-    async def _on_its_way(self, key: PackageKey) -> Answer | None:
+    async def _joined(self, ask: Ask) -> Answer | None:
+        """Have a request wait for a build that others requested, if one takes it."""
+        for answer in await self._on_its_way(ask.key):
+            joins = [
+                await self._waiting.join(request, ask.owner, ask.job, ask.git_url)
+                for request in answer.buildrequest_ids.values()
+            ]
+            if all(joins):
+                return answer
+        return None
+
+    async def _on_its_way(self, key: PackageKey) -> list[Answer]:
+        answers = []
         found = await self._master.data.get(
             ("buildsets",),
             filters=[
@@ -183,8 +194,8 @@ class Ensure:
             )
             if any(not self._waiting.is_ending(request.buildrequestid) for request in unfinished):
                 requests = await self._buildrequests(buildset["bsid"])
-                return self._queued(key, buildset["bsid"], requests)
-        return None
+                answers.append(self._queued(key, buildset["bsid"], requests))
+        return answers
 
     def _queued(self, key: PackageKey, buildset_id: int, requests: dict[int, int]) -> Answer:
         return Answer(str(key), "on its way", self._publisher.url(key), buildset_id, requests)

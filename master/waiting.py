@@ -10,7 +10,7 @@ went silent. One without a job is a person, who waits until the end, or withdraw
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from buildbot.util.service import BuildbotService
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 SILENCE = 600
 """Seconds after which a job that did not say that it still waits is forgotten."""
+
+MOST_GIT_URLS = 10
+"""Repositories that those who wait for one buildrequest may name: the build tries one after the other, and each may be silent."""
 
 MOST_JOBS = 1000
 """Of one asker, for one buildrequest: a whole suite of teuthology waits for the same packages."""
@@ -54,6 +57,8 @@ class Waiter:
     job: str
     since: float
     heard: float
+    git_urls: tuple[str, ...] = ()
+    """The repositories that its requests named."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the REST API tells it."""
@@ -86,21 +91,23 @@ class Waiters:
         self._jobs: Counter[str] = Counter()
         """Of each asker, for all buildrequests."""
 
-    def add(self, request: int, asker: str, job: str, now: float) -> bool:
-        """Take note of one who waits, or still waits; True if he was not known.
+    def add(self, request: int, asker: str, job: str, now: float, git_url: str = "") -> bool:
+        """Take note of one who waits, or still waits; True if he was not known, or did not name this repository before.
 
         Of an asker with too many jobs, the one that was heard of longest ago gives way.
         """
         known = self._of.setdefault(request, {})
         waiter = known.get((asker, job))
+        before = waiter.git_urls if waiter else ()
+        git_urls = before if git_url in ("", *before) else (*before, git_url)
         if waiter is not None and _is_silent(waiter, now):
             self.remove(request, asker, job)
             waiter = None
         if waiter is None and job:
             self._make_room(request, asker)
             self._jobs[asker] += 1
-        known[asker, job] = replace(waiter, heard=now) if waiter else Waiter(asker, job, now, now)
-        return waiter is None
+        known[asker, job] = Waiter(asker, job, waiter.since if waiter else now, now, git_urls)
+        return waiter is None or git_urls != before
 
     def _make_room(self, request: int, asker: str) -> None:
         """Forget the most silent job of an asker who has too many, of this buildrequest or of all."""
@@ -138,6 +145,10 @@ class Waiters:
         """Give those who wait, without those that went silent."""
         return [waiter for waiter in self._of.get(request, {}).values() if not _is_silent(waiter, now)]
 
+    def git_urls(self, request: int, now: float) -> list[str]:
+        """Return the repositories that those who wait have named, each once, in the order of the requests."""
+        return list(dict.fromkeys(url for waiter in self.of(request, now) for url in waiter.git_urls))
+
     def end(self, request: int) -> bool:
         """Forget all who waited for a request; True if there were any."""
         gone = self._of.pop(request, {})
@@ -155,8 +166,11 @@ class Waiters:
     def load(self, request: int, rows: Iterable[dict[str, Any]], now: float) -> None:
         """Take what was kept of a request; all have been heard of now, as nobody could say so before."""
         for row in rows:
-            self.add(request, row["asker"], row["job"], now)
-            self._of[request][row["asker"], row["job"]] = Waiter(row["asker"], row["job"], row["since"], now)
+            asker, job = row["asker"], row["job"]
+            self.add(request, asker, job, now)
+            self._of[request][asker, job] = Waiter(
+                asker, job, row["since"], now, tuple(row.get("git_urls", ()))
+            )
 
 
 def _is_silent(waiter: Waiter, now: float) -> bool:
@@ -177,6 +191,7 @@ class Waiting(StateMixin, BuildbotService):
         assert self.master is not None
         await super().startService()
         self._waiters = Waiters()
+        self._closed: set[int] = set()
         self._writing = DeferredLock()
         self._unwritten: set[int] = set()
         found = await self.master.db.buildrequests.getBuildRequests(complete=False)
@@ -265,15 +280,38 @@ class Waiting(StateMixin, BuildbotService):
         assert self.master is not None
         self.master.mq.produce((*_CONTROL, str(request), "cancel"), {"reason": reason})
 
-    async def add(self, request: int, asker: str, job: str) -> None:
-        """Take note of one who waits, and return when it is kept; who is known already costs nothing."""
-        if self._waiters.add(request, asker, job, self._now()):
+    async def add(self, request: int, asker: str, job: str, git_url: str = "") -> bool:
+        """Take note of one who waits, and return when it is kept; who is known already costs nothing.
+
+        Returns False if the buildrequest has ended meanwhile.
+        """
+        if self._waiters.add(request, asker, job, self._now(), git_url):
             await self._changed(request)
             assert self.master is not None
             found = await self.master.db.buildrequests.getBuildRequest(request)
             if found is None or found.complete:
                 # It ended while he came: nobody will say so again.
                 self._waiters.end(request)
+                return False
+        return True
+
+    async def join(self, request: int, asker: str, job: str, git_url: str) -> bool:
+        """Add one who waits for a buildrequest of others. Return False if its failure would be no answer for this repository."""
+        known = self._waiters.git_urls(request, self._now())
+        if request in self._closed or (git_url not in known and len(known) >= MOST_GIT_URLS):
+            return False
+        return await self.add(request, asker, job, git_url)
+
+    def next_git_url(self, requests: Sequence[int], tried: Iterable[str]) -> str:
+        """Return a repository that somebody who waits has named, and that is not among the tried ones.
+
+        If there is none, return an empty string. The build then fails, so nobody can join the buildrequests from now on.
+        """
+        known = [url for request in requests for url in self._waiters.git_urls(request, self._now())]
+        untried = [url for url in known if url not in tried]
+        if not untried:
+            self._closed.update(requests)
+        return untried[0] if untried else ""
 
     def remove(self, request: int, asker: str, job: str) -> bool:
         """Forget one, which `withdrawn` keeps; True if he was known."""
@@ -350,6 +388,7 @@ class Waiting(StateMixin, BuildbotService):
             self.cancel(number, self._ending[number])
 
     def _ended(self, _: Any, request: dict[str, Any]) -> None:
+        self._closed.discard(request["buildrequestid"])
         ending = self._ending.pop(request["buildrequestid"], None)
         if self._waiters.end(request["buildrequestid"]) or ending is not None:
             keeping = ensureDeferred(self._keep(request["buildrequestid"]))

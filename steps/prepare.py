@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from buildbot.process.buildstep import BuildStep
-from buildbot.process.results import SUCCESS
+from buildbot.process.results import FAILURE, SUCCESS, WARNINGS
 
 from model import build_commands
 from steps import commands
 from steps.script import Script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from steps.commands import Command
 
 _SCRIPTS = Path(__file__).parent / "scripts"
@@ -57,6 +59,13 @@ class Machine(Script):
         return f"{told}; {stand_in}" if stand_in else told
 
 
+class Waiting(Protocol):
+    """What the steps need of the master's service named `waiting`."""
+
+    def next_git_url(self, requests: Sequence[int], tried: Iterable[str]) -> str:
+        """Return an untried repository that somebody who waits has named; if there is none, let nobody else join."""
+
+
 class Checkout(Script):
     """Checks out exactly the forced sha1, its submodules and the canonical tags."""
 
@@ -68,8 +77,39 @@ class Checkout(Script):
         self._canonical = canonical_url, tags
 
     def compose(self) -> Command:
-        """Fetch from the git URL that was asked for."""
+        """Fetch from the git URL that was asked for, if the canonical repository does not have the commit."""
         return commands.checkout(str(self.getProperty("git_url")), self.key.sha1, *self._canonical)
+
+    async def run(self) -> int:
+        """Check out. If that fails, have another step try the next repository that somebody who waits has named.
+
+        Whoever requests a commit first thus cannot have it fail for the others.
+        """
+        result = await super().run()
+        if result != FAILURE or self.output.status is None:  # Its time was over.
+            return result
+        failed = self.getProperty("failed_checkouts") or {}
+        failed = {
+            **failed,
+            str(self.getProperty("git_url")): self._summary.removeprefix(f"{self.what} failed: "),
+        }
+        next_url = self._next_git_url(failed)
+        if not next_url:
+            self._summary = f"{self.what} failed: {'; '.join(failed.values())}"
+            return result
+        assert self.build is not None
+        self.setProperty("failed_checkouts", failed, self.name)
+        self.setProperty("git_url", next_url, self.name)
+        another = Checkout(*self._canonical, silence=self.timeout, max_seconds=self._whole_build)
+        self.build.addStepsAfterCurrentStep([another])
+        self._summary += f". The next step tries {next_url}, which another request names"
+        return int(WARNINGS)
+
+    def _next_git_url(self, failed: Iterable[str]) -> str:
+        assert self.build is not None
+        assert self.master is not None
+        waiting: Waiting = self.master.service_manager.namedServices["waiting"]
+        return waiting.next_git_url([request.id for request in self.build.requests], failed)
 
     def finish(self) -> str:
         """Name the commit."""

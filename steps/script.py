@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildbot.process.buildstep import BuildStep, ShellMixin
 from buildbot.process.logobserver import LogLineObserver
-from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, statusToString
+from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, WARNINGS, statusToString
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.python import log
@@ -251,7 +251,7 @@ class Script(ShellMixin, BuildStep):
 
     def getResultSummary(self) -> dict[str, str]:
         """Return the summary; on failure it is the build's, too."""
-        if self.results == SUCCESS:
+        if self.results in (SUCCESS, WARNINGS):
             return {"step": self._summary or self.doing}
         sentence = self._summary or f"{self.doing}: {statusToString(self.results)}"
         return {"step": sentence, "build": sentence}

@@ -69,6 +69,8 @@ why() {
     printf '%s' "${line#error: }"
 }
 
+# There is one if the checkout of another repository has failed.
+rm -rf src
 git init --quiet src
 cd src
 if [ -d "$mirror/objects" ]; then

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from master.waiting import MOST_JOBS, MOST_JOBS_OF_ALL, SILENCE, Waiters, told, told_json
 
 
@@ -70,6 +72,33 @@ def test_what_is_kept_comes_back() -> None:
     again.load(7, waiters.rows(7, 60), 5000)
     assert [(str(one), one.since) for one in again.of(7, 5000 + SILENCE)] == [("alice (job run/1)", 50)]
     assert names(again, 7, 5001 + SILENCE) == []
+
+
+def test_the_repositories_of_those_who_wait_are_known() -> None:
+    """Each named repository is known once, in the order of the requests, for as long as one who named it waits, and after a restart."""
+    waiters = Waiters()
+    waiters.add(7, "alice", "", 0, "a")
+    waiters.add(7, "bob", "run/1", 0, "b")
+    assert waiters.add(7, "alice", "", 1, "c"), "another repository is to be kept"
+    assert not waiters.add(7, "alice", "", 2, "a")
+    waiters.add(7, "carol", "", 2, "b")
+    assert waiters.git_urls(7, 2) == ["a", "c", "b"]
+    assert waiters.git_urls(8, 2) == []
+    again = Waiters()
+    again.load(7, json.loads(json.dumps(waiters.rows(7, 2))), 5)
+    assert again.git_urls(7, 5) == ["a", "c", "b"]
+    waiters.remove(7, "alice", "")
+    waiters.remove(7, "carol", "")
+    assert waiters.git_urls(7, SILENCE + 1) == []
+    waiters.add(7, "bob", "run/1", 2 * SILENCE)
+    assert waiters.git_urls(7, 2 * SILENCE) == ["b"], "a job that comes back"
+
+
+def test_the_waiters_of_an_older_master_are_loaded() -> None:
+    """A row that an older version kept has no repositories."""
+    waiters = Waiters()
+    waiters.load({"7": [{"asker": "alice", "job": "", "since": 1, "heard": 1}]}, [7], 5)
+    assert (names(waiters, 7, 5), waiters.git_urls(7, 5)) == (["alice"], [])
 
 
 def test_the_end_of_a_request_ends_the_waiting() -> None:

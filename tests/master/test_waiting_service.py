@@ -17,7 +17,7 @@ with warnings.catch_warnings():  # Buildbot's kit turns every warning into an er
 import pytest
 from twisted.trial import unittest
 
-from master.waiting import Waiting
+from master.waiting import MOST_GIT_URLS, Waiting
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
 
@@ -111,10 +111,30 @@ class TestWaiting(TestReactorMixin, unittest.TestCase):
 
     async def test_who_comes_when_it_is_over_waits_for_nothing(self) -> None:
         """A request may end while somebody is told that it is on its way; nobody is kept in memory for that."""
-        await self.waiting.add(23, "alice", "run/1")
+        assert not await self.waiting.add(23, "alice", "run/1")
         await self.waiting.add(21, "alice", "run/1")
         assert self.waiting.of(23) == []
         assert [str(one) for one in self.waiting.of(21)] == ["alice (job run/1)"]
+
+    async def test_b3_who_comes_after_a_failed_checkout_does_not_join(self) -> None:
+        """A build hands out each named repository once. When none is left, it fails, which is no answer to those who come later."""
+        await self.waiting.add(21, "mallory", "", "hers")
+        assert await self.waiting.join(21, "alice", "", "ours")
+        assert self.waiting.next_git_url([21], ["hers"]) == "ours"
+        assert await self.waiting.join(21, "bob", "", "his"), "the build goes on"
+        assert self.waiting.next_git_url([21], ["hers", "ours"]) == "his"
+        assert self.waiting.next_git_url([21], ["hers", "ours", "his"]) == ""
+        assert not await self.waiting.join(21, "carol", "", "another")
+        assert [str(one) for one in self.waiting.of(21)] == ["mallory", "alice", "bob"]
+        self.mq.produce(("buildrequests", "21", "complete"), {"buildrequestid": 21, "results": 2})
+        assert await self.waiting.join(22, "carol", "", "another")
+
+    async def test_a_build_tries_a_limited_number_of_repositories(self) -> None:
+        """Whoever names one repository too many gets a build of their own, because each may be silent for minutes."""
+        for number in range(MOST_GIT_URLS):
+            assert await self.waiting.join(21, "mallory", "", str(number))
+        assert not await self.waiting.join(21, "alice", "", "ours")
+        assert await self.waiting.join(21, "alice", "", "3")
 
     async def test_a_master_that_was_killed_has_forgotten_no_end(self) -> None:
         """What was told to end and is not complete is told so again by the next master, and nothing else is."""

@@ -9,12 +9,12 @@ import tempfile
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 with warnings.catch_warnings():  # Buildbot's kit turns every warning into an error, for everybody
     from buildbot.data.types import Identifier
     from buildbot.process.buildstep import BuildStep
-    from buildbot.process.results import FAILURE, RETRY, SUCCESS
+    from buildbot.process.results import FAILURE, RETRY, SUCCESS, WARNINGS
     from buildbot.test.reactor import TestReactorMixin
     from buildbot.test.steps import ExpectShell, TestBuildStepMixin
 import pytest
@@ -31,6 +31,9 @@ from steps.publish import Publish, UploadPackages
 from steps.script import GRACE_SECONDS
 from tests.package_repositories import SCRIPTS
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
 
 SHA1 = "73e2fc59c56ffde226d1974c4d494a4fbc3bb4d5"
@@ -38,6 +41,7 @@ DEB = f"ceph-deb-jammy-x86_64-default/{SHA1}"
 RPM = f"ceph-rpm-centos9-x86_64-default/{SHA1}"
 CEPH = "https://github.com/ceph/ceph.git"
 FORK = "https://github.com/me/ceph.git"
+OTHER = "https://github.com/you/ceph.git"
 SERVED = f"http://127.0.0.1:8011/ceph-deb-jammy-x86_64-default/sha1/{SHA1}/"
 RECIPE = Recipe(
     cmake=("-DA=1", "-DB=2"),
@@ -94,12 +98,25 @@ def report(*lines: str, status: int = 0) -> str:
     return "".join(f"\n{KEY} {line}\n" for line in (*lines, f"exit {status}"))
 
 
+class FakeWaiting:
+    """The repositories that those who wait have named, and what the step has tried when it asks for them."""
+
+    def __init__(self, *git_urls: str) -> None:
+        self.git_urls = git_urls
+        self.asked: list[tuple[list[int], list[str]]] = []
+
+    def next_git_url(self, requests: Sequence[int], tried: Iterable[str]) -> str:
+        self.asked.append((list(requests), list(tried)))
+        return next((url for url in self.git_urls if url not in tried), "")
+
+
 class StepCase(TestBuildStepMixin, TestReactorMixin, unittest.TestCase):
     """A step, run as a build would, with the properties that the steps before it have set."""
 
     def setUp(self) -> Any:
         self.setup_test_reactor()
         self.publisher = FakePublisher()
+        self.waiting = FakeWaiting()
         self.patch(secrets, "token_hex", lambda size: KEY if size == 16 else "")
         return self.setup_test_build_step()
 
@@ -117,7 +134,9 @@ class StepCase(TestBuildStepMixin, TestReactorMixin, unittest.TestCase):
             return "http://127.0.0.1:8010/#/builders/1/builds/2"
 
         self.build.getUrl = url
-        self.master.service_manager = SimpleNamespace(namedServices={"publisher": self.publisher})
+        self.master.service_manager = SimpleNamespace(
+            namedServices={"publisher": self.publisher, "waiting": self.waiting}
+        )
         return step
 
     async def finds(self, result: int, state: str, build: str | None = None) -> None:
@@ -206,7 +225,45 @@ class TestCheckout(StepCase):
         said = f"Checking out the commit failed: {FORK} has no commit {SHA1}, or cannot be reached: fatal: remote error: not our ref {SHA1}"
         await self.finds(FAILURE, said, build=said)
 
+    async def test_another_repository_is_tried_by_another_step(self) -> None:
+        """A failure of the first request's repository is no failure of the build if somebody who waits has named another."""
+        self.waiting = FakeWaiting(FORK, OTHER)
+        self.given(Checkout(CEPH, "v*", silence=600, max_seconds=3600))
+        added: list[Any] = []
+        self.build.addStepsAfterCurrentStep = added.extend
+        self.fails(f"{FORK} is silent: for long", timeout=600, max_time=3600)
+        self.expect_property("git_url", OTHER, "checkout")
+        self.expect_property("failed_checkouts", {FORK: f"{FORK} is silent: for long"}, "checkout")
+        said = (
+            f"Checking out the commit failed: {FORK} is silent: for long."
+            f" The next step tries {OTHER}, which another request names"
+        )
+        await self.finds(WARNINGS, said)
+        assert self.waiting.asked == [([8], [FORK])]
+        [another] = added
+        assert isinstance(another, Checkout)
+        assert (another.timeout, another.maxTime) == (600, 3600)
+        assert another._canonical == (CEPH, "v*")
+
+    async def test_the_last_failure_names_every_repository(self) -> None:
+        """When no repository is left, the build fails with the reason of each."""
+        self.waiting = FakeWaiting(FORK, OTHER)
+        self.given(Checkout(CEPH, "v*"), failed_checkouts={OTHER: f"{OTHER} is: away"})
+        self.fails(f"{FORK} is silent: for long")
+        said = f"Checking out the commit failed: {OTHER} is: away; {FORK} is silent: for long"
+        await self.finds(FAILURE, said, build=said)
+        assert self.waiting.asked == [([8], [OTHER, FORK])]
+
+    def fails(self, sentence: str, **limits: int) -> None:
+        options = {"timeout": 3600, "max_time": 43200, **limits}
+        self.expect_commands(
+            ExpectShell(
+                "wkdir", list(self.COMMAND), log_environ=False, initial_stdin=f"{KEY}\n", **options
+            ).stderr(report(f"FAILED: {sentence}", status=1)).exit(1)
+        )  # fmt: skip
+
     async def stopped(self, reason: str, limit: str) -> None:
+        self.waiting = FakeWaiting(OTHER)
         self.given(Checkout(CEPH, "v*"))
         self.expect_commands(
             shell(*self.COMMAND).stdout("remote: Counting\n").update("failure_reason", reason).exit(-1)
