@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from master.waiting import Waiter, Waiting
 
 
+_UNVERIFIED = "no branch or tag of the project's own repository is known to have been at this commit when it was requested"
+
+
 @dataclass(frozen=True)
 class Ask:
     """One request for one package_key, validated and resolved."""
@@ -216,6 +219,7 @@ def _properties(ask: Ask) -> Properties:
         ("ref_link", ask.link),
         ("linked_ref", ask.linked_ref),
         ("reachable_from", ask.reachable_from),
+        ("unverified", "" if ask.reachable_from else _UNVERIFIED),
         *ask.sizes.items(),
     ):
         properties.setProperty(name, value, "packages")

@@ -101,6 +101,7 @@ class _Packages(base.ResourceType):
         state = types.String()
         git_url = types.String()
         ref = types.String()
+        unverified = types.Boolean()
 
     entityType = EntityType(name)
 

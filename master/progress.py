@@ -46,6 +46,8 @@ class Status:
     url: str
     git_url: str
     ref: str
+    unverified: bool
+    """Whether no ref of the project's own repository is known to have been at the commit."""
     build_url: str | None
     request_url: str
     build: int
@@ -150,6 +152,7 @@ class Progress:
             url=self._publisher.url(key) if key else "",
             git_url=values.get("git_url", ""),
             ref=values.get("ref", ""),
+            unverified=not values.get("reachable_from"),
             build_url=newest and getURLForBuild(self._master, newest.builderid, newest.number),
             request_url=getURLForBuildrequest(self._master, request_id),
             build=len(builds),

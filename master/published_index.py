@@ -49,6 +49,8 @@ class Published:
     ref: str
     """The ref that it was asked for by; empty where the manifest names none."""
     build_url: str
+    reachable_from: str
+    """The ref of the project's own repository that was at the commit; empty if none is known: the commit is unverified."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,10 @@ class PublishedIndex:
         except GONE:
             return None
         published = Published(
-            key, version, modified, str(record.get("ref") or ""), str(record.get("build_url") or "")
+            key,
+            version,
+            modified,
+            *(str(record.get(name) or "") for name in ("ref", "build_url", "reachable_from")),
         )
         return published, directories_of(directory, record)
 

@@ -196,7 +196,8 @@ class Shaman:
             url, when = one.build_url, one.modified
             # The newest request may be a later one, that has not published this.
             started = state.started if state is not None and state.url == url else None
-            rows.append(BuildState(str(one.key), "completed", url, started, when, when))
+            unverified = not one.reachable_from
+            rows.append(BuildState(str(one.key), "completed", url, started, when, when, unverified))
         # Built, and not published: it was purged, and is as if it had never been.
         rows += [state for state in known.values() if state.status != "completed"]
         rows.sort(key=lambda row: (-row.modified, row.package_key))

@@ -46,6 +46,8 @@ class BuildState:
     started: float | None
     completed: float | None
     modified: float
+    unverified: bool | None = None
+    """Whether no ref of the project's own repository is known to have been at the commit; None before it is published."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ def repository_row(one: Published, ref: str, url: str) -> dict[str, Any]:
             "root_build_cause": "MANUALTRIGGER",
             "node_name": "",
             "job_name": target.name,
+            "reachable_from": one.reachable_from or None,
+            "unverified": not one.reachable_from,
         },
     }
 
@@ -170,6 +174,7 @@ def build_row(state: BuildState, ref: str) -> dict[str, Any]:
     """Give what shaman says of a build."""
     key = PackageKey.from_string(state.package_key)
     distribution = key.target.distribution
+    unverified = {} if state.unverified is None else {"unverified": state.unverified}
     return {
         "url": state.url,
         "log_url": state.url,
@@ -177,7 +182,7 @@ def build_row(state: BuildState, ref: str) -> dict[str, Any]:
         "sha1": key.sha1,
         "flavor": key.target.flavor,
         "status": state.status,
-        "extra": {"job_name": key.target.name},
+        "extra": {"job_name": key.target.name, **unverified},
         "modified": _time(state.modified),
         "started": None if state.started is None else _time(state.started),
         "completed": None if state.completed is None else _time(state.completed),

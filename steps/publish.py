@@ -106,7 +106,8 @@ class Publish(BuildStep):
         finally:
             await publisher.close_upload(upload)
         await self.addURL("packages", url)
-        self.descriptionDone = "published"
+        verified = bool(self.getProperty("reachable_from"))
+        self.descriptionDone = "published" if verified else "published; the commit is unverified"
         return int(SUCCESS)
 
     def getCurrentSummary(self) -> dict[str, str]:

@@ -117,9 +117,23 @@ def test_a_row_of_a_deb_repository(view: Shaman) -> None:
                 "root_build_cause": "MANUALTRIGGER",
                 "node_name": "",
                 "job_name": "ceph-deb-jammy-x86_64-default",
+                "reachable_from": None,
+                "unverified": True,
             },
         }
     ]
+
+
+def test_b7_a_commit_of_no_canonical_ref_is_called_unverified(publications: Publications) -> None:
+    """Rows of repositories and of builds say whether a ref of the project's own repository is known to have been at the commit."""
+    publications.publish(f"{JAMMY}/{NEW}", "1", at=1, reachable_from="main")
+    publications.publish(f"{JAMMY}/{OLD}", "1", at=2, reachable_from=None)
+    view = view_of(publications)
+    found = {row["sha1"]: row["extra"] for row in ask(view, "/api/search?project=ceph")}
+    assert (found[NEW]["unverified"], found[NEW]["reachable_from"]) == (False, "main")
+    assert (found[OLD]["unverified"], found[OLD]["reachable_from"]) == (True, None)
+    built = {sha1: ask(view, f"/api/builds/ceph/x/{sha1}")[0]["extra"]["unverified"] for sha1 in (NEW, OLD)}
+    assert built == {NEW: False, OLD: True}
 
 
 def test_a_row_of_an_rpm_repository(view: Shaman) -> None:
@@ -333,7 +347,7 @@ def test_a_row_of_a_build(view: Shaman) -> None:
         "sha1": "78a52b4b724b056d0164d678a5d27f667060fa71",
         "flavor": "default",
         "status": "completed",
-        "extra": {"job_name": "ceph-deb-jammy-x86_64-default"},
+        "extra": {"job_name": "ceph-deb-jammy-x86_64-default", "unverified": True},
         "modified": "2023-11-14 22:13:23.000000",
         "started": None,
         "completed": "2023-11-14 22:13:23.000000",

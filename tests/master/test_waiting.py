@@ -97,7 +97,7 @@ def test_the_repositories_of_those_who_wait_are_known() -> None:
 def test_the_waiters_of_an_older_master_are_loaded() -> None:
     """A row that an older version kept has no repositories."""
     waiters = Waiters()
-    waiters.load({"7": [{"asker": "alice", "job": "", "since": 1, "heard": 1}]}, [7], 5)
+    waiters.load(7, [{"asker": "alice", "job": "", "since": 1, "heard": 1}], 5)
     assert (names(waiters, 7, 5), waiters.git_urls(7, 5)) == (["alice"], [])
 
 

@@ -646,7 +646,7 @@ class TestPublish(StepCase):
         """An upload of a good build is published with the record of what built it, and then closed."""
         self.given(Publish(), version="19.2.0-3-g73e2fc59", recipe=self.RECORD["recipe"])
         self.publisher.open = SimpleNamespace(token=TOKEN, build_id=self.build.buildid)
-        await self.finds(SUCCESS, "published")
+        await self.finds(SUCCESS, "published; the commit is unverified")
         assert self.publisher.asked == [("publish", TOKEN, self.RECORD), ("close_upload", TOKEN)]
 
     async def test_only_a_linked_ref_is_recorded(self) -> None:

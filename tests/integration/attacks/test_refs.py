@@ -94,11 +94,27 @@ def test_b6_a_fork_blocks_no_name(here: Installation) -> None:
 
 
 def test_b7_a_commit_of_no_ref_is_not_called_reachable(here: Installation) -> None:
-    """The manifest of a commit that was requested by its sha1 names no ref that it can be reached from."""
+    """A commit of no ref is called unverified by the manifest, REST, shaman's view and the build's page; one of a ref is not."""
     sha1 = here.repository.commit(ref="gone")
     here.repository.git("update-ref", "-d", "refs/heads/gone")
-    manifest = published(here, sha1=sha1)[1]
+    answer, manifest = published(here, sha1=sha1)
     assert (manifest["ref"], manifest["reachable_from"]) == ("", None)
+    assert said_of(here, answer, sha1) == (True, True, True, "published; the commit is unverified")
+    tip = here.repository.commit(ref="kept")
+    answer, _ = published(here, ref="kept")
+    assert said_of(here, answer, tip) == (False, False, False, "published")
+
+
+def said_of(here: Installation, answer: dict[str, Any], sha1: str) -> tuple[bool, bool, bool, str]:
+    """Return whether REST, shaman's view and a property of the build call a commit unverified, and what the build's last step says."""
+    [number] = answer["buildrequest_ids"].values()
+    [status] = here.get(f"packages/{number}")["packages"]
+    search = {"project": "ceph", "sha1": sha1}
+    [row] = requests.get(f"{here.packages_url}api/search", params=search, timeout=30).json()
+    [build] = here.builds(answer)
+    [properties] = here.get(f"builds/{build['buildid']}/properties")["properties"]
+    step = here.steps(build)["publish"]["state_string"]
+    return status["unverified"], row["extra"]["unverified"], bool(properties["unverified"][0]), step
 
 
 def test_b8_the_manifest_names_no_ref_of_a_fork_that_has_no_link(here: Installation) -> None:
