@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from master.database import connection_problem
+from master.database_url import connection_problem
 from master.reload_log import LogTail, Reload
 from master.settings import ENVIRONMENT_VARIABLE, Settings, SettingsError, default_path
 from master.signing import warnings_of

@@ -24,8 +24,9 @@ from twisted.python import log
 from twisted.web import http
 
 from master import shaman
+from master.answers import Answer
 from master.package_transfers import LostError, Receiver, Sender
-from master.package_tree import Answer, MissingError, directory_url, names_of
+from master.package_tree import MissingError, directory_url, names_of
 from master.uploads import RefusedError
 
 if TYPE_CHECKING:

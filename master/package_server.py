@@ -22,7 +22,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.web import http
 
 from master.package_requests import Channel
-from master.package_tree import Answer, PackageTree
+from master.package_tree import PackageTree
 from master.published_index import PublishedIndex
 from master.publisher import PublishedTree
 from master.shaman import Shaman
@@ -31,6 +31,7 @@ from model.recipes import BUILT_IN
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from master.answers import Answer
     from master.shaman_forms import BuildState
     from master.uploads import Uploads
     from model.recipes import Recipes

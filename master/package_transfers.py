@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from master.package_tree import Part
+    from master.answers import Part
     from master.uploads import Incoming
     from model.manifest import File
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
 from html import escape
@@ -19,6 +18,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from master.answers import Answer, Part
 from master.completeness import CompleteDirectories
 from master.wanted_packages import section
 
@@ -90,30 +90,6 @@ class Found(NamedTuple):
     def is_directory(self) -> bool:
         """Whether it is a directory."""
         return S_ISDIR(self.stat.st_mode)
-
-
-class Part(NamedTuple):
-    """Bytes to send as they are, then `size` bytes of the file from `offset` on."""
-
-    head: bytes
-    offset: int
-    size: int
-
-
-@dataclass
-class Answer:
-    """What to send: a status, headers, and either a body or parts of the file at `path`."""
-
-    status: HTTPStatus
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    path: str = ""
-    parts: tuple[Part, ...] = ()
-
-    @property
-    def length(self) -> int:
-        """Bytes of the body, whichever it is."""
-        return len(self.body) + sum(len(part.head) + part.size for part in self.parts)
 
 
 def names_of(path: bytes) -> list[str]:

@@ -24,8 +24,8 @@ from twisted.python import log
 
 from master.completeness import recorded
 from master.confined import Confined
+from master.last_resolved import LastResolved
 from master.package_names import PackageNames
-from master.refs import LastResolved
 from master.repository_metadata import RepositoryMetadata, missing_tools
 from master.signing import SigningKey
 from master.uploads import Upload, Uploads

@@ -312,7 +312,7 @@ class Settings:
             problems.append("packages.staging: must lie beside packages.directory, not inside it")
         if not self.database.startswith("sqlite:"):
             # SQLAlchemy takes most of a second to import, and nearly everybody uses SQLite.
-            from master.database import problem_of
+            from master.database_url import problem_of
 
             if problem := problem_of(self.database):
                 problems.append(f"database: {problem}")

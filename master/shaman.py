@@ -27,7 +27,7 @@ from model.targets import Target, matrix
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from master.package_tree import Answer
+    from master.answers import Answer
     from master.published_index import Published, PublishedIndex
     from model.recipes import Recipes
 

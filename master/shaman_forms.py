@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote
 
-from master.package_tree import Answer
+from master.answers import Answer
 from master.release_rpm import repo_text
 from master.uploads import RefusedError
 from model.package_key import PackageKey

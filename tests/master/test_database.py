@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from buildbot.db.enginestrategy import create_engine
 
-from master.database import database, problem_of
+from master.database import database
+from master.database_url import problem_of
 from master.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[2]

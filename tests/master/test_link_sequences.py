@@ -16,8 +16,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from master import publisher as publishing
 from master import schedulers
+from master.last_resolved import LastResolved
 from master.publisher import PublishedTree, Publisher
-from master.refs import LastResolved, RefUnknown
+from master.refs import RefUnknown
 from model import layout
 from model.package_key import PackageKey
 from model.targets import Target

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from master import shaman
-from master.package_tree import Answer
+from master.answers import Answer
 from master.published_index import PublishedIndex
 from master.shaman import Shaman
 from master.shaman_forms import BuildState, described, place_of_sha1, repository_text
