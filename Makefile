@@ -28,7 +28,7 @@ status:  ## say whether the master runs, and warn of its signing keys
 	@$(PYTHON) -m master.control status
 
 image: .venv/installed  ## prepare an image of a target and switch to it (TARGET=ceph-deb-jammy-x86_64-default, CLOUD=)
-	@$(PYTHON) -m master.ask_image $(TARGET) $(if $(CLOUD),--cloud $(CLOUD))
+	@$(PYTHON) -m master.prepared_images.ask $(TARGET) $(if $(CLOUD),--cloud $(CLOUD))
 
 lock: .venv/installed-dev  ## lock the requirements that requirements/*.in name, with hashes
 	@PATH=$(CURDIR)/.venv/bin:$$PATH $(PYTHON) requirements/renew.py
@@ -44,10 +44,10 @@ user: .venv/installed  ## make a secret for a user, and print its lines for sett
 	@$(PYTHON) -m master.users $(NAME)
 
 rotate-key:  ## make a new signing key, which signs besides the present one
-	@$(PYTHON) -m master.signing rotate
+	@$(PYTHON) -m master.publishing.signing rotate
 
 retire-key:  ## let only the newest signing key sign from now on (FORGET=1 takes the others out of key.asc, too)
-	@$(PYTHON) -m master.signing retire $(if $(FORGET),--forget)
+	@$(PYTHON) -m master.publishing.signing retire $(if $(FORGET),--forget)
 
 purge:  ## remove published packages (KEY=TARGET/SHA1, or OLDER_THAN=DAYS; DRY_RUN=1 only lists them)
 	@$(PYTHON) -m master.purge $(KEY) $(if $(OLDER_THAN),--older-than $(OLDER_THAN)) $(if $(DRY_RUN),--dry-run)

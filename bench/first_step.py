@@ -38,7 +38,7 @@ _MEANING = """\
 Of the set-up, overlay and namespaces are the small part; a Python that imports buildbot-worker, Twisted and Autobahn, which a machine of its
 own for each build cannot do without, is the large one. What is left when it is taken off is the master's work. Most of that is
 commits to the database, one after another: Buildbot makes a new connection to SQLite for each, ours keeps one
-(`master/database.py`), which makes up for what a latent worker and five properties more cost. A tenth of a second of both
+(`master/storage/database.py`), which makes up for what a latent worker and five properties more cost. A tenth of a second of both
 sides is Buildbot waiting whether more requests come."""
 
 

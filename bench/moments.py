@@ -22,7 +22,7 @@ from buildbot.data.steps import Step
 from buildbot.process.build import Build
 from buildbot.worker.base import AbstractWorker
 from buildbot.worker.latent import AbstractLatentWorker
-from master.uploads import Upload
+from master.publishing.uploads import Upload
 
 def say(what, name):
     with open({file!r}, "a") as file:

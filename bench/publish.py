@@ -198,10 +198,10 @@ def serve(directory: Path, key: PackageKey) -> None:
     from twisted.internet.defer import ensureDeferred
     from twisted.protocols.basic import LineReceiver
 
-    from master.package_server import PackageServer
-    from master.publisher import PublishedTree, Publisher
-    from master.repository_metadata import RepositoryMetadata
-    from master.uploads import Upload, Uploads
+    from master.package_server.service import PackageServer
+    from master.publishing.publisher import PublishedTree, Publisher
+    from master.publishing.repository_metadata import RepositoryMetadata
+    from master.publishing.uploads import Upload, Uploads
 
     loop: Any = reactor
     uploads = Uploads(directory / "staging")

@@ -253,8 +253,8 @@ def serve(directory: Path) -> None:
     from twisted.internet.threads import deferToThread
     from twisted.protocols.basic import LineReceiver
 
-    from master.package_server import PackageServer
-    from master.uploads import Upload, Uploads
+    from master.package_server.service import PackageServer
+    from master.publishing.uploads import Upload, Uploads
     from model.package_key import PackageKey
 
     loop: Any = reactor

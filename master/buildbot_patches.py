@@ -27,7 +27,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.web import server
 from zope.interface import implementer
 
-from master.workers_login import LimitedDispatcher
+from master.workers_port.login import LimitedDispatcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator

@@ -10,9 +10,9 @@ from buildbot.config import BuilderConfig
 from buildbot.util.twisted import async_to_deferred
 
 from master.factories import factory, image_factory, image_test_factory
-from master.images import image_builder, image_targets, image_test_builder
-from master.in_force import builders_in_force
-from master.turns import Turns
+from master.prepared_images.names import image_builder, image_targets, image_test_builder
+from master.reloads.in_force import builders_in_force
+from master.requests.turns import Turns
 from master.workers import provider, worker_names
 
 if TYPE_CHECKING:

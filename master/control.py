@@ -15,9 +15,9 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from master.database_url import connection_problem
-from master.reload_log import LogTail, Reload
+from master.publishing.signing import warnings_of
+from master.reloads.reload_log import LogTail, Reload
 from master.settings import ENVIRONMENT_VARIABLE, Settings, SettingsError, default_path
-from master.signing import warnings_of
 from master.users import operator_token
 from model import command_line
 

@@ -103,7 +103,7 @@ class Project:
     spec: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]*)?$", max_length=80)] = ""
     """Name of the spec file without `.spec`; empty: the tree has only one."""
     packages: tuple[_Pattern, ...] = ()
-    """Patterns of the names that its packages may have and provide; empty: master.package_names has the default."""
+    """Patterns of the names that its packages may have and provide; empty: master.publishing.package_names has the default."""
     flavors: FlavorSettings = field(default_factory=dict)
 
 

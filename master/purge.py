@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
-from master.package_tree import human_size
+from master.package_server.tree import human_size
 from master.settings import Settings, SettingsError, default_path
 from model import command_line, layout
 

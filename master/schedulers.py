@@ -20,13 +20,13 @@ from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2
 from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gatherResults
 
 from master.builders import builders_off
-from master.commits import Commits, CommitUnknown
-from master.ensure import Answer, Ask, Ensure, TooMany
-from master.images import image_schedulers
-from master.links import Resolved
-from master.packages_api import add_packages
-from master.refs import RefUnknown, RepositoryUnreachable, resolve
-from master.request_fields import CLAIMED_OWNER, SIZES, Refused, Wanted, parse
+from master.prepared_images.schedulers import image_schedulers
+from master.requests.commits import Commits, CommitUnknown
+from master.requests.ensure import Answer, Ask, Ensure, TooMany
+from master.requests.fields import CLAIMED_OWNER, SIZES, Refused, Wanted, parse
+from master.requests.refs import RefUnknown, RepositoryUnreachable, resolve
+from master.requests.resolved import Resolved
+from master.requests.rest import add_packages
 from model.git_names import OTHER, GitUrlPolicy
 from model.package_key import PackageKey
 from model.targets import Target

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from master.database import Index
-from master.images import image_services
-from master.in_force import InForce
-from master.old_logs import OldLogs
-from master.package_server import PackageServer
-from master.publisher import PublishedTree, Publisher
-from master.shaman_builds import builds
-from master.turns import Turns
-from master.uploads import Limits, Uploads
-from master.waiting import Waiting
+from master.package_server.service import PackageServer
+from master.prepared_images.schedulers import image_services
+from master.publishing.publisher import PublishedTree, Publisher
+from master.publishing.uploads import Limits, Uploads
+from master.reloads.in_force import InForce
+from master.requests.turns import Turns
+from master.requests.waiting import Waiting
+from master.shaman.builds import builds
+from master.storage.database import Index
+from master.storage.old_logs import OldLogs
 from master.workers import configure, meet, protocols, provider
-from master.workers_port import WorkersPort
+from master.workers_port.service import WorkersPort
 from workers.reaper import Reaper
 
 if TYPE_CHECKING:

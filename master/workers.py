@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from buildbot.config import error
 from twisted.internet.threads import deferToThread
 
-from master.in_force import workers_in_force
+from master.reloads.in_force import workers_in_force
 from workers.latent import OneBuildWorker
 from workers.local import LocalProvider, LocalSettings
 from workers.roots import Roots

@@ -18,12 +18,13 @@ from buildbot.www.authz.endpointmatchers import (
 from buildbot.www.authz.roles import RolesFromBase, RolesFromOwner
 from twisted.internet.defer import ensureDeferred, succeed
 
-from master import buildbot_patches, web_clients
-from master.json_rpc import check_every_post
-from master.packages_api import PATH
-from master.request_fields import CLAIMED_OWNER
+from master import buildbot_patches
+from master.requests.fields import CLAIMED_OWNER
+from master.requests.rest import PATH
+from master.requests.waiting import told
 from master.users import OPERATOR, Users, digest, operator_token
-from master.waiting import told
+from master.web import clients as web_clients
+from master.web.json_rpc import check_every_post
 
 if TYPE_CHECKING:
     from master.settings import Settings

@@ -10,15 +10,32 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from model.targets import Target
+from typing import Any, Protocol
 
 CEPH = "ceph"
 
 _DEFINES = re.compile(r"(?:--(?P<kind>with|without)|--define|-D)(?:=|$)|-D")
 """An option that defines a macro. What it defines follows in the same word, or is the next one."""
+
+
+class HasRecipe(Protocol):
+    """The part of a target by which its recipe is found; model/targets.py imports this module."""
+
+    @property
+    def project(self) -> str:
+        """The name of its project."""
+
+    @property
+    def flavor(self) -> str:
+        """The name of its flavor."""
+
+    @property
+    def dist(self) -> str:
+        """The name of its distribution in URLs."""
+
+    @property
+    def pkg_type(self) -> str:
+        """`deb` or `rpm`."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +148,7 @@ class Recipes:
         """Return the flavors of a project; an unknown project has the plain ones."""
         return self.projects.get(project, CEPH_FLAVORS if project == CEPH else PLAIN_FLAVORS)
 
-    def of(self, target: Target) -> Recipe:
+    def of(self, target: HasRecipe) -> Recipe:
         """Return a target's recipe; ValueError if its flavor has none for it."""
         flavors = self.flavors(target.project)
         rows = flavors.get(target.flavor)
@@ -147,7 +164,7 @@ class Recipes:
             )
         return recipe
 
-    def has(self, target: Target) -> bool:
+    def has(self, target: HasRecipe) -> bool:
         """Return whether a target can be built."""
         try:
             self.of(target)

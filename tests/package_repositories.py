@@ -13,11 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from master.confined import Confined
-from master.package_names import PackageNames
-from master.repository_metadata import RepositoryMetadata
-from master.signing import SigningKey
-from master.verification import check_upload
+from master.publishing.confined import Confined
+from master.publishing.package_names import PackageNames
+from master.publishing.repository_metadata import RepositoryMetadata
+from master.publishing.signing import SigningKey
+from master.publishing.verification import check_upload
 from model import layout
 from model.manifest import File
 from model.package_key import PackageKey

@@ -101,8 +101,8 @@ def serve(tree: str, staging: str, limits: dict[str, int]) -> None:
     from twisted.protocols.basic import LineReceiver
     from twisted.python import log
 
-    from master.package_server import PackageServer
-    from master.uploads import Limits, Uploads
+    from master.package_server.service import PackageServer
+    from master.publishing.uploads import Limits, Uploads
     from model.package_key import PackageKey
 
     loop: Any = reactor

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from master.publisher import PublishedTree
+from master.publishing.publisher import PublishedTree
 from model.package_key import PackageKey
 from tests.package_repositories import files_of
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from master.publisher import PublishedTree
+from master.publishing.publisher import PublishedTree
 from model.package_key import PackageKey
 
 if TYPE_CHECKING:

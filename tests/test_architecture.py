@@ -10,6 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = {"master", "model", "steps", "workers", "demo", "bench", "lab", "tests", "teuthology_bridge"}
+PRODUCT = ("master", "model", "steps", "workers", "teuthology_bridge")
+FULLEST = 13
+"""Modules that a folder holds at most, besides `__init__`."""
+FULLER = {"workers": 26, "teuthology_bridge": 28, "bench": 28, "lab": 16}
+"""Folders that hold more all the same, and must not grow."""
 LONGEST = 450
 LONGER = {"demo/real_ceph.py": 525}
 """What is longer all the same, and must not grow."""
@@ -57,14 +62,105 @@ def strangers(path: Path, *allowed: str) -> set[str]:
 
 def test_the_reader_of_imports_sees_all_kinds() -> None:
     """An import is seen wherever it stands and however it is spelled."""
-    text = "import master\nfrom master import refs\nfrom steps.build import X\nif 1:\n    import os.path\ndef f():\n    from workers import roots as r\n"
-    assert imports(text) == {"master", "master.refs", "steps.build", "os.path", "workers.roots"}
+    text = "import master\nfrom master import settings\nfrom steps.build import X\nif 1:\n    import os.path\ndef f():\n    from workers import roots as r\n"
+    assert imports(text) == {"master", "master.settings", "steps.build", "os.path", "workers.roots"}
 
 
 def test_there_is_something_to_look_at() -> None:
     """Every package that these rules are about has modules where they are looked for."""
     for package in ("master", "model", "steps", "workers"):
         assert len(modules(package)) >= 5, package
+
+
+def name_of(path: Path) -> str:
+    """Return the dotted name of a file's module."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def folder_of(module: str) -> str:
+    """Return what a module stands for among folders: its folder, or itself if it lies at the top of a package."""
+    parts = module.split(".")
+    return ".".join(parts[:2])
+
+
+def circles(edges: dict[str, set[str]]) -> set[str]:
+    """Return all that import themselves, by whatever way."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        left = [start]
+        while left:
+            new = edges.get(left.pop(), set()) - found
+            found |= new
+            left += new
+        return found
+
+    return {one for one in edges if one in reached(one)}
+
+
+def test_circles_are_seen() -> None:
+    """A circle is seen through others in it, and what only leads into one is in none."""
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}}
+    assert circles(edges) == {"b", "c", "d"}
+
+
+def test_no_import_runs_back() -> None:
+    """Neither modules nor folders import each other in a circle, annotations included."""
+    known = {name_of(path): path for path in modules(*PRODUCT)}
+    between: dict[str, set[str]] = {}
+    folders: dict[str, set[str]] = {}
+    for module, path in known.items():
+        for imported in imports(path.read_text()):
+            # `from a.b import C` is written a.b.C, whether C is a module or in one.
+            target = imported if imported in known else imported.rpartition(".")[0]
+            if target in known and target != module:
+                between.setdefault(module, set()).add(target)
+                if folder_of(target) != folder_of(module):
+                    folders.setdefault(folder_of(module), set()).add(folder_of(target))
+    assert len(between) > 50
+    assert circles(between) == set()
+    assert circles(folders) == set()
+
+
+FOLDERS = {
+    "package_server": {"publishing", "shaman", "web"},
+    "prepared_images": {"project_settings", "reloads", "requests", "settings", "users", "workers"},
+    "publishing": {"settings"},
+    "reloads": {"settings"},
+    "requests": {"publishing", "web"},
+    "shaman": {"publishing", "web"},
+    "storage": {"database_url", "settings"},
+    "web": {"buildbot_patches", "users"},
+    "workers_port": set(),
+}
+"""What of `master` each of its folders may import, as docs/architecture.md says."""
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_of_the_master_imports_what_is_below_it(folder: str) -> None:
+    """Each folder imports the few others that it needs, and nothing of the assembly above it."""
+    allowed = [f"master.{name}" for name in (folder, *FOLDERS[folder])]
+    for path in modules(f"master/{folder}"):
+        assert strangers(path, "model", "steps", "workers", *allowed) == set(), path
+
+
+def test_every_folder_of_the_master_has_a_rule() -> None:
+    """A new folder is entered in FOLDERS and in docs/architecture.md."""
+    there = {path.parent.name for path in (ROOT / "master").glob("*/__init__.py")}
+    assert there == FOLDERS.keys()
+    page = (ROOT / "docs/architecture.md").read_text()
+    assert [name for name in there if f"`master/{name}/`" not in page] == []
+
+
+def test_no_folder_is_too_full() -> None:
+    """A folder holds a dozen modules or little more, so that their names tell them apart."""
+    number: dict[str, int] = {}
+    for path in modules(*OURS - {"tests"}):
+        if path.name != "__init__.py":
+            folder = str(path.parent.relative_to(ROOT))
+            number[folder] = number.get(folder, 0) + 1
+    assert {name: count for name, count in number.items() if count > FULLER.get(name, FULLEST)} == {}
+    assert all(number[name] > FULLEST for name in FULLER), "one of these has become small: take it out"
 
 
 @pytest.mark.parametrize("path", modules("model"), ids=lambda path: path.name)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 
-from master import verification
-from master.control_file import stanzas
-from master.package_names import PackageNames
+from master.publishing import verification
+from master.publishing.control_file import stanzas
+from master.publishing.package_names import PackageNames
 from model.manifest import Manifest
 from tests.integration.harness import Installation, tiny_installation
 from tests.patience import SLOW

@@ -16,7 +16,7 @@ import yaml
 
 from demo import ceph_shaped, servers
 from master import control
-from master.package_names import CEPH_PACKAGES
+from master.publishing.package_names import CEPH_PACKAGES
 from master.settings import Settings
 from master.users import operator_token
 from tests import patience

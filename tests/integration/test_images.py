@@ -50,7 +50,7 @@ class Images:
     def start_making(self, target: str = DEB, *more: str) -> subprocess.Popen[str]:
         """Call `make image`'s command."""
         return subprocess.Popen(
-            [sys.executable, "-m", "master.ask_image", target, *more],
+            [sys.executable, "-m", "master.prepared_images.ask", target, *more],
             cwd=CHECKOUT, env={**os.environ, "BUILDPACKAGES_SETTINGS": str(self.here.settings_file)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from master.signing import SigningKey
+from master.publishing.signing import SigningKey
 from tests import ssh_target
 from tests.integration import tiny
 from tests.integration.harness import DEB, Installation, tiny_installation

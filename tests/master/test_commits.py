@@ -14,9 +14,9 @@ import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
-from master import commits as module
-from master.commits import Commits, CommitUnknown
-from master.refs import RepositoryUnreachable
+from master.requests import commits as module
+from master.requests.commits import Commits, CommitUnknown
+from master.requests.refs import RepositoryUnreachable
 from tests.git_repositories import commit, git, git_daemon, new_repository
 from tests.patience import free_ports
 from tests.reactor import finish
@@ -184,7 +184,7 @@ def endless_server(listener: socket.socket) -> None:
 def test_refs_without_an_end_fill_no_memory(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that lists refs for ever is broken off, whatever time there is, and nothing is refused for it."""
     limits = ("prlimit", f"--as={200 * 1024**2}", "--")
-    monkeypatch.setattr("master.git_process.LIMITS", limits)
+    monkeypatch.setattr("master.requests.git_process.LIMITS", limits)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=endless_server, args=(listener,), daemon=True).start()
         assert asked(f"git://127.0.0.1:{listener.getsockname()[1]}/ceph.git", ABSENT) == [False]

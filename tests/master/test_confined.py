@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from master import confined
-from master.confined import Confined, give
+from master.publishing import confined
+from master.publishing.confined import Confined, give
 from tests.patience import until
 from tests.reactor import finish
 from workers.processes import Finished
@@ -118,7 +118,7 @@ def test_nothing_outlives_it(tmp_path: Path) -> None:
 STARTS = """\
 import sys
 from pathlib import Path
-from master.confined import Confined
+from master.publishing.confined import Confined
 from tests.reactor import finish
 finish(lambda reactor: Confined(reactor).run(Path(sys.argv[1]), ["sh", "-c", "echo >started; exec sleep 98764"]))
 """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.control_file import MOST_INDEX, stanzas
+from master.publishing.control_file import MOST_INDEX, stanzas
 
 INDEX = b"""\
 Package: a

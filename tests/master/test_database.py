@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from buildbot.db.enginestrategy import create_engine
 
-from master.database import database
 from master.database_url import problem_of
 from master.settings import Settings, SettingsError
+from master.storage.database import database
 
 ROOT = Path(__file__).parents[2]
 

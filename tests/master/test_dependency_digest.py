@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 
-from master.dependency_digest import LIMITS, DependencyDigests, NoDigestError, digest
+from master.prepared_images.dependency_digest import LIMITS, DependencyDigests, NoDigestError, digest
 from tests.git_repositories import commit, git, git_daemon, new_repository
 from tests.reactor import finish
 
@@ -144,7 +144,7 @@ def test_no_file_is_fetched_and_nothing_stays(
     sha1 = commit(made, "large", {"large": os.urandom(2_000_000).hex()})
     # A fraction of the file, however it is packed: whoever fetched it would fail.
     limits = ("prlimit", "--fsize=500000", "--")
-    monkeypatch.setattr("master.dependency_digest.LIMITS", limits)
+    monkeypatch.setattr("master.prepared_images.dependency_digest.LIMITS", limits)
     assert len(digests(tmp_path, (url, sha1))[0]) == 64
     assert list((tmp_path / "digests").iterdir()) == []
 
@@ -181,7 +181,9 @@ def test_a_server_that_sends_too_much(
     git(made, "add", "noise")
     git(made, "commit", "--quiet", "-m", "noise")
     git(made, "config", "uploadpack.allowFilter", "false")
-    monkeypatch.setattr("master.dependency_digest.LIMITS", ("prlimit", "--fsize=1000000", "--"))
+    monkeypatch.setattr(
+        "master.prepared_images.dependency_digest.LIMITS", ("prlimit", "--fsize=1000000", "--")
+    )
     said = refused(tmp_path, f"{served[1]}too-much.git/.git", head(made))
     assert said.startswith("the dependency lists of ")
     assert list((tmp_path / "digests").iterdir()) == []

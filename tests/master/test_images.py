@@ -15,9 +15,10 @@ import pytest
 import yaml
 from twisted.internet.defer import ensureDeferred
 
-from master.ask_image import AskError, Progress, follow, main
 from master.builders import builders
-from master.images import ImagesScheduler, UtcNightly, image_schedulers, image_services, image_targets
+from master.prepared_images.ask import AskError, Progress, follow, main
+from master.prepared_images.names import image_targets
+from master.prepared_images.schedulers import ImagesScheduler, UtcNightly, image_schedulers, image_services
 from master.settings import ENVIRONMENT_VARIABLE, Settings
 from model.targets import matrix
 
@@ -237,7 +238,7 @@ def test_the_command_says_that_no_master_answers(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(data))
     environment = {**os.environ, ENVIRONMENT_VARIABLE: str(tmp_path / "settings.yaml")}
     ran = subprocess.run(
-        [sys.executable, "-m", "master.ask_image", TRIXIE],
+        [sys.executable, "-m", "master.prepared_images.ask", TRIXIE],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert given.www.port == 8010

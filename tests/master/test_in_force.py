@@ -12,9 +12,9 @@ from buildbot.config.master import MasterConfig
 from buildbot.process.builder import Builder
 from buildbot.worker.latent import AbstractLatentWorker
 
-from master import in_force
 from master.builders import builders
-from master.in_force import InForce, refuse_changes
+from master.reloads import in_force
+from master.reloads.in_force import InForce, refuse_changes
 from master.schedulers import schedulers
 from master.services import services
 from master.settings import Settings

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from master import control
-from master.signing import Key, SigningKey, main, usable_keys
+from master.publishing.signing import Key, SigningKey, main, usable_keys
 from tests.package_clients import Apt, served
 from tests.package_repositories import DEB_NAMES, ROOT, deb_upload, make_metadata
 from tests.patience import until
@@ -126,7 +126,7 @@ def test_d14_a_stolen_key_is_forgotten(state: Path, tmp_path: Path) -> None:
     command = ["--settings", str(settings)]
     for verb in (["rotate"], ["retire", "--forget"], ["show"]):
         ran = subprocess.run(
-            [sys.executable, "-m", "master.signing", *verb, *command],
+            [sys.executable, "-m", "master.publishing.signing", *verb, *command],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -135,7 +135,10 @@ def test_d14_a_stolen_key_is_forgotten(state: Path, tmp_path: Path) -> None:
     key = with_key(state / "gnupg", SigningKey.public_key)
     assert not apt_installs(upload, key, tmp_path / "apt")
     ran = subprocess.run(
-        [sys.executable, "-m", "master.signing", "retire", *command], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "master.publishing.signing", "retire", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 1
     assert ran.stderr.endswith(" is the only signing key: rotate first\n")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from master import publisher as publishing
 from master import schedulers
-from master.last_resolved import LastResolved
-from master.publisher import PublishedTree, Publisher
-from master.refs import RefUnknown
+from master.publishing import publisher as publishing
+from master.publishing.last_resolved import LastResolved
+from master.publishing.publisher import PublishedTree, Publisher
+from master.requests.refs import RefUnknown
 from model import layout
 from model.package_key import PackageKey
 from model.targets import Target

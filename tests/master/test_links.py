@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from master.links import Resolved
-from master.refs import RefUnknown, RepositoryUnreachable
+from master.requests.refs import RefUnknown, RepositoryUnreachable
+from master.requests.resolved import Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from master.package_names import CEPH_PACKAGES, PackageNames
+from master.publishing.package_names import CEPH_PACKAGES, PackageNames
 from tests.package_repositories import (
     DEB_NAMES,
     DEB_VERSION,

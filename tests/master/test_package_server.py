@@ -677,8 +677,8 @@ def test_a_port_that_uploads_cannot_use_is_an_error() -> None:
     """A wrong setting is told while configuring."""
     from buildbot.config.errors import capture_config_errors
 
-    from master.package_server import PackageServer
-    from master.uploads import Uploads
+    from master.package_server.service import PackageServer
+    from master.publishing.uploads import Uploads
 
     with capture_config_errors() as errors:
         PackageServer(port="ssl:443", tree="/x", uploads=Uploads(Path("/x")))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.package_tree import Found, MissingError, PackageTree, human_size, names_of, parse_range
+from master.package_server.tree import Found, MissingError, PackageTree, human_size, names_of, parse_range
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from master.progress import in_line, share
+from master.requests.progress import in_line, share
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import pytest
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.trial import unittest
 
-from master.progress import Progress
-from master.turns import Turns
-from master.waiting import Waiting
+from master.requests.progress import Progress
+from master.requests.turns import Turns
+from master.requests.waiting import Waiting
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from master.published_index import Directories, PublishedIndex
+from master.shaman.index import Directories, PublishedIndex
 from model.package_key import PackageKey
 from model.targets import Target
 from tests.published import DAY, Publications

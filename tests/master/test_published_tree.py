@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from master.publisher import PublishedTree
+from master.publishing.publisher import PublishedTree
 from model import layout
 from model.package_key import PackageKey
 from tests.package_repositories import files_of

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from master.completeness import CompleteDirectories
-from master.publisher import PublishedTree
+from master.publishing.completeness import CompleteDirectories
+from master.publishing.publisher import PublishedTree
+from master.publishing.uploads import Uploads
 from master.purge import Key, Purge, PurgeError
-from master.uploads import Uploads
 from model.package_key import PackageKey
 from tests.published import DAY, Publications
 

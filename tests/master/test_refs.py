@@ -14,9 +14,9 @@ from unittest import mock
 import pytest
 from twisted.internet.defer import Deferred, DeferredList
 
-from master import git_process, refs
-from master.last_resolved import LastResolved
-from master.refs import RefUnknown, RepositoryUnreachable, resolve
+from master.publishing.last_resolved import LastResolved
+from master.requests import git_process, refs
+from master.requests.refs import RefUnknown, RepositoryUnreachable, resolve
 from model.package_key import PackageKey
 from tests.git_repositories import commit, git, git_daemon, new_repository
 from tests.patience import free_ports

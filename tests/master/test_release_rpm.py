@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from master.confined import Confined
-from master.release_rpm import build, repo_text
+from master.publishing.confined import Confined
+from master.publishing.release_rpm import build, repo_text
 from model.targets import Target
 from tests.package_clients import dnf, served
 from tests.package_repositories import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from master.reload_log import LogTail, Reload
+from master.reloads.reload_log import LogTail, Reload
 
 if TYPE_CHECKING:
     from pathlib import Path

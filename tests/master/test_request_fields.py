@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from master.request_fields import Refused, Wanted, parse
+from master.requests.fields import Refused, Wanted, parse
 from model.git_names import GitUrlPolicy
 from model.targets import Target
 

@@ -18,12 +18,12 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from master import shaman
-from master.answers import Answer
-from master.published_index import PublishedIndex
-from master.shaman import Shaman
-from master.shaman_forms import BuildState, described, place_of_sha1, repository_text
-from master.uploads import RefusedError
+from master.publishing.uploads import RefusedError
+from master.shaman import view as shaman
+from master.shaman.forms import BuildState, described, place_of_sha1, repository_text
+from master.shaman.index import PublishedIndex
+from master.shaman.view import Shaman
+from master.web.answers import Answer
 from model.package_key import PackageKey
 from model.targets import Target
 from tests.contract.shaman_tree import (

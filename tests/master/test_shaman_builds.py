@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import event
 from twisted.trial import unittest
 
-from master.database import Index
-from master.shaman_builds import builds
-from master.shaman_forms import BuildState
+from master.shaman.builds import builds
+from master.shaman.forms import BuildState
+from master.storage.database import Index
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
 

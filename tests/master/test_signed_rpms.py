@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from master import rpm_signature
-from master.release_rpm import repo_text
-from master.signing import SigningKey
+from master.publishing import rpm_signature
+from master.publishing.release_rpm import repo_text
+from master.publishing.signing import SigningKey
 from model.manifest import File
 from model.targets import Target
 from tests.package_clients import dnf, served

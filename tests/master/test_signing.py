@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from master.signing import SigningKey
+from master.publishing.signing import SigningKey
 from tests.patience import until
 from tests.reactor import finish
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
 
-from master import publisher as publisher_module
-from master.publisher import PublishedTree, Publisher
-from master.uploads import Incoming, Limits, RefusedError, Upload, Uploads
+from master.publishing import publisher as publisher_module
+from master.publishing.publisher import PublishedTree, Publisher
+from master.publishing.uploads import Incoming, Limits, RefusedError, Upload, Uploads
 from model.manifest import File
 from model.package_key import PackageKey
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from master import verification
-from master.package_names import PackageNames
-from master.verification import check_rpms, check_upload, gunzip
+from master.publishing import verification
+from master.publishing.package_names import PackageNames
+from master.publishing.verification import check_rpms, check_upload, gunzip
 from model.manifest import File, Manifest
 from model.package_key import PackageKey
 from tests.package_repositories import (

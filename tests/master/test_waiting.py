@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from master.waiting import MOST_JOBS, MOST_JOBS_OF_ALL, SILENCE, Waiters, told, told_json
+from master.requests.waiting import MOST_JOBS, MOST_JOBS_OF_ALL, SILENCE, Waiters, told, told_json
 
 
 def names(waiters: Waiters, request: int, now: float) -> list[str]:

@@ -17,7 +17,7 @@ with warnings.catch_warnings():  # Buildbot's kit turns every warning into an er
 import pytest
 from twisted.trial import unittest
 
-from master.waiting import MOST_GIT_URLS, Waiting
+from master.requests.waiting import MOST_GIT_URLS, Waiting
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
 

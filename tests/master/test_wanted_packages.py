@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from master.package_names import PackageNames
-from master.package_tree import PackageTree
-from master.release_rpm import repo_text
-from master.wanted_packages import apt_preferences, dnf_command
+from master.package_server.tree import PackageTree
+from master.package_server.wanted_packages import apt_preferences, dnf_command
+from master.publishing.package_names import PackageNames
+from master.publishing.release_rpm import repo_text
 from model.targets import Target
 from tests.package_clients import Apt, dnf, served
 from tests.package_repositories import (

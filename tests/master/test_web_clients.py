@@ -10,7 +10,7 @@ from autobahn.websocket.types import ConnectionDeny
 from buildbot.www.rest import V2RootResource
 
 from master import buildbot_patches
-from master.web_clients import allowed_origins
+from master.web.clients import allowed_origins
 
 
 @pytest.mark.parametrize(

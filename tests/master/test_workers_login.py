@@ -10,8 +10,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
 from twisted.spread import banana
 
-from master import workers_login
-from master.workers_login import (
+from master.workers_port import login as workers_login
+from master.workers_port.login import (
     MOST_BEFORE_LOGIN,
     MOST_NESTED,
     MOST_UNFINISHED,

@@ -50,7 +50,14 @@ def test_d14_a_rotation_takes_no_restart(here: Installation) -> None:
     """`make rotate-key` and a reload serve both public keys; what is published then has both signatures."""
     key = f"{here.packages_url}key.asc"
     before = requests.get(key, timeout=60).text
-    command = [sys.executable, "-m", "master.signing", "rotate", "--settings", str(here.settings_file)]
+    command = [
+        sys.executable,
+        "-m",
+        "master.publishing.signing",
+        "rotate",
+        "--settings",
+        str(here.settings_file),
+    ]
     ran = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True)
     assert ran.stdout.count(", ends on ") == 2
     here.reload()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from master.web_clients import DELAY
+from master.web.clients import DELAY
 from tests.integration.harness import Installation, tiny_installation
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from twisted.spread import banana
 
-from master.workers_login import MOST_WAITING, SECONDS_TO_LOGIN
+from master.workers_port.login import MOST_WAITING, SECONDS_TO_LOGIN
 from tests.integration import tiny
 from tests.integration.attacks.test_denial import MEBIBYTE, read_to_end, resident
 from tests.integration.harness import DEB, Installation, tiny_installation

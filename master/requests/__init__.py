@@ -1,0 +1,1 @@
+"""From a request for packages to its answer: fields, refs, commits, who waits, whose turn it is, and progress."""

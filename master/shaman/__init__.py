@@ -1,0 +1,1 @@
+"""The published tree as clients of shaman and chacra see it."""

@@ -1,0 +1,1 @@
+"""Answers, clients and JSON-RPC calls over HTTP."""
