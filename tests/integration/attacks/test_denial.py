@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
+import select
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from master.schedulers import AT_ONCE
+from master.users import digest
 from tests.integration import tiny
 from tests.integration.harness import DEB, Installation, tiny_installation
 
@@ -25,12 +29,24 @@ LONG = replace(
 )
 """A log of 23 MB: more than sockets take."""
 MEBIBYTE = 1024 * 1024
+MALLORY = "a long random secret of mallory"
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def silent() -> Iterator[socket.socket]:
+    """A git server of Mallory's that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        listening.settimeout(60)
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, silent: socket.socket) -> Iterator[Installation]:
     """A running master that has built one commit with a long log."""
-    with tiny_installation(tmp_path_factory.mktemp("denial")) as made:
+    with tiny_installation(
+        tmp_path_factory.mktemp("denial"), users={"mallory": digest(MALLORY)},
+        also_allowed=[git_url(silent)], git={"timeout": 300},
+    ) as made:  # fmt: skip
         made.long_log = _long_log(made)  # type: ignore[attr-defined]
         yield made
 
@@ -41,6 +57,11 @@ def _long_log(made: Installation) -> int:
     [build] = made.builds(answer)
     logs = made.get(f"steps/{made.steps(build)['packages']['stepid']}/logs")["logs"]
     return next(int(log["logid"]) for log in logs if log["name"] == "stdio")
+
+
+def git_url(server: socket.socket) -> str:
+    """Return the URL of a server."""
+    return f"git://127.0.0.1:{server.getsockname()[1]}/"
 
 
 def connected(made: Installation, *, window: int = 0) -> socket.socket:
@@ -155,3 +176,21 @@ def test_a_request_of_usual_size_is_read(here: Installation) -> None:
     body: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "force", "params": {"reason": "x" * 60_000}}
     answer = requests.post(f"{here.url}api/v2/forceschedulers/packages", json=body, timeout=30)
     assert answer.status_code == 403
+
+
+def test_a9_a_user_holds_only_so_many_processes_of_git(here: Installation, silent: socket.socket) -> None:
+    """Of a user's twelve requests for a silent server four ask it at a time; another user is answered meanwhile."""
+    url = f"{git_url(silent)}x.git"
+    with ThreadPoolExecutor(12) as pool:
+        asked = [
+            pool.submit(here.force, MALLORY, builderNames=[DEB], ref=f"x{number}", git_url=url)
+            for number in range(12)
+        ]
+        for _ in range(12 // AT_ONCE):
+            held = [silent.accept()[0] for _ in range(AT_ONCE)]
+            assert here.ask(DEB, ref="main")["package_key"]
+            assert select.select([silent], [], [], 1)[0] == []
+            for client in held:
+                client.close()
+        for answer in asked:
+            assert list(answer.result().json()["error"]["message"]) == ["git_url"]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
+from master.requests.fields import FIELDS
 from master.web.clients import DELAY
-from tests.integration.harness import Installation, tiny_installation
+from tests.integration.harness import DEB, Installation, tiny_installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running master behind a proxy at 127.0.0.2."""
     with tiny_installation(tmp_path_factory.mktemp("noise"), www={"proxies": ["127.0.0.2"]}) as made:
         yield made
+
+
+def deep(innermost: Any, levels: int) -> Any:
+    """Return lists within lists."""
+    for _ in range(levels):
+        innermost = [innermost]
+    return innermost
 
 
 def log(here: Installation) -> str:
@@ -129,11 +138,49 @@ def test_d4_no_other_site_shows_the_ui_in_a_frame(here: Installation) -> None:
         assert "Set-Cookie" not in answer.headers, path
 
 
+ODD = {
+    "a NUL": "a\0b",
+    "an escape": "a\x1b[2Jb",
+    "a bidi override": "a\u202eb",
+    "a surrogate": "\ud800",
+    "10^30": 10**30,
+    "a deep list": deep([], 200),
+    "a deep object": {"x": deep({}, 200)},
+}
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("field", [*FIELDS, "unknown"])
+def test_d7_an_odd_value_is_refused_by_the_name_of_its_field(
+    here: Installation, field: str, value: Any
+) -> None:
+    """Each field of a request refuses a value that is odd with a sentence of its own, and no other field is blamed."""
+    right: dict[str, Any] = {"builderNames": [DEB], "sha1": "0" * 40}
+    if field in ("ref", "builderid"):
+        del right[{"ref": "sha1", "builderid": "builderNames"}[field]]
+    answer = here.force(**{**right, field: value})
+    assert answer.status_code == 400, answer.text
+    sentences = answer.json()["error"]["message"]
+    assert list(sentences) == [field]
+    assert sentences[field].isprintable()
+    assert re.search(
+        r"must be |must begin with |may not contain |unknown parameter|has no 'x'", sentences[field]
+    )
+
+
 def test_d7_head_is_answered_as_get(here: Installation) -> None:
     """HEAD on the API has the status and length of GET."""
-    url = f"{here.url}api/v2/builders"
-    assert requests.head(url, timeout=30).status_code == 200
-    assert requests.head(f"{here.url}api/v2/builders/99", timeout=30).status_code == 404
+    for path, status in (("builders", 200), ("builders/99", 404)):
+        url = f"{here.url}api/v2/{path}"
+        # The length of a compressed answer is not known before its end.
+        head, get = (
+            requests.request(method, url, headers={"Accept-Encoding": "identity"}, timeout=30)
+            for method in ("HEAD", "GET")
+        )
+        assert (head.status_code, get.status_code) == (status, status)
+        assert head.headers.get("Content-Length") == get.headers.get("Content-Length")
+        assert status == 404 or int(head.headers["Content-Length"]) > 2
+        assert head.content == b""
 
 
 def test_d9_neither_host_nor_path_of_the_master_is_shown(here: Installation) -> None:
