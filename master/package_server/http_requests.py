@@ -235,6 +235,8 @@ class Request(http.Request):
         for name, value in answer.headers.items():
             self.setHeader(name.encode(), value.encode("latin-1"))
         if file is not None:
+            # Twisted has no time limit while it answers, so a client that reads nothing would keep the file open for ever.
+            self.channel.setTimeout(self.channel.factory.timeOut)
             self.registerProducer(Sender(self, file, answer.parts), False)
             return
         self.write(answer.body)
@@ -288,6 +290,13 @@ class Channel(http.HTTPChannel):
             self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
             self._linger = self.callLater(_LINGER_SECONDS, self.transport.abortConnection)
+
+    def timeoutConnection(self) -> None:
+        """End an idle connection; drop a client that takes nothing of its answer."""
+        if self._handlingRequest:
+            self.transport.abortConnection()
+        else:
+            super().timeoutConnection()
 
     def connectionMade(self) -> None:
         """Be among those that a stop of the server ends."""

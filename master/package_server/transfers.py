@@ -56,6 +56,7 @@ class Sender:
 
     def resumeProducing(self) -> None:
         """Send the next chunk; if the file became shorter, break off instead of lying."""
+        self._request.channel.resetTimeout()
         try:
             chunk = next(self._chunks, None)
         except (OSError, EOFError):
