@@ -23,6 +23,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.git_repositories import commit, git, new_repository
 from tests.integration.harness import DEB, RPM, Installation, installation
 from tests.patience import SLOW
 
@@ -429,3 +430,40 @@ def test_what_is_published_cannot_take_the_session(here: Installation, operator:
     driver.get(f"{here.packages_url}{RPM}/sha1/{SHA1}/")
     with pytest.raises(WebDriverException, match="document is sandboxed"):
         driver.execute_script("return document.cookie")
+
+
+MARKUP = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
+
+
+def test_c16_markup_of_a_build_is_text(here: Installation, stranger: Browser) -> None:
+    """Markup in a request's reason, a build's sentence and its log is shown as it is, on every page that shows it."""
+    repository = new_repository(here.input / "mallory/ceph.git")
+    commit(repository, MARKUP)
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{SHA1},{MARKUP}")
+    git(repository, "commit", "--quiet", "-m", MARKUP)
+    fork = here.git_url.replace("/ceph.git", "/mallory/ceph.git")
+    answer = here.ask(DEB, ref="main", git_url=fork, reason=MARKUP)
+    assert here.wait(answer)["results"] == 2
+    [build] = here.builds(answer)
+    assert MARKUP in build["state_string"]
+    page = f"/builders/{build['builderid']}/builds/{build['number']}"
+    step = here.steps(build)["checkout"]["number"]
+    [request] = answer["buildrequest_ids"].values()
+    for route in (
+        page,
+        f"{page}/steps/{step}/logs/stdio",
+        f"/buildrequests/{request}",
+        f"/builders/{build['builderid']}",
+        "/",
+    ):
+        stranger.open(route)
+        stranger.driver.refresh()
+        if route != "/":
+            stranger.until(
+                lambda: "onerror" in stranger.text or "mallory" in stranger.text, f"{route} shows it"
+            )
+        assert stranger.all("img[src='x']") == [], route
+        assert not [one for one in stranger.all("script") if "broken" in str(one.get_attribute("text"))], (
+            route
+        )
+        assert stranger.driver.title != "broken", route

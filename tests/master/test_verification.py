@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,26 @@ def test_an_index_of_another_shape_is_refused(old: str, new: str, sentence: str)
             names=PackageNames("ceph", ("a",)),
         )  # fmt: skip
     assert str(caught.value).startswith(sentence)
+
+
+LAUGHS = "".join(f'<!ENTITY a{number} "{f"&a{number - 1};" * 10}">' for number in range(1, 10))
+BOMBS = {
+    "a billion entities": f'<!DOCTYPE x [<!ENTITY a0 "ha">{LAUGHS}]>{HEAD}<package type="rpm"><name>&a9;</name></package></metadata>',
+    "a large entity, often": f'<!DOCTYPE x [<!ENTITY a "{"a" * 50_000}">]>{HEAD}<package><name>{"&a;" * 50_000}</name></package></metadata>',
+    "a file": f'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>{HEAD}<package><name>&a;</name></package></metadata>',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_c17_a_bomb_of_entities_is_refused(bomb: str) -> None:
+    """An index that defines entities is refused at the definition, before any of it is expanded or read."""
+    received = {"x86_64/a-1-2.x86_64.rpm": File("x86_64/a-1-2.x86_64.rpm", 7, "00")}
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"^the index of x86_64 cannot be read: "):
+        check_rpms(
+            PackageKey.from_string(RPM_KEY), Manifest("1", ("a",), ()), {"x86_64": gzip.compress(bomb.encode())}, received,
+            names=PackageNames("ceph", ("a",)),
+        )  # fmt: skip
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10_000_000

@@ -117,7 +117,16 @@ def test_a_wrong_manifest_gets_a_sentence(text: str, sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"\xff\xfe\x00", b"[" * 200_000, b'{"version": ' + b"9" * 5000 + b"}"]
+    "text",
+    [
+        *(b"", b"{", b"\xff\xfe\x00", b"[" * 200_000, b'{"version": ' + b"9" * 5000 + b"}"),
+        *(
+            b'{"version": ' + b"9" * 4_000_000 + b"}",
+            b'{"a":' * 200_000,
+            "[".encode("utf-16") * 100_000,
+            b"\xef\xbb\xbf{}",
+        ),
+    ],
 )
 def test_what_is_no_json_is_refused_as_such(text: bytes) -> None:
     """Bytes that no JSON reader takes, deep nesting and endless numbers included, are refused like any other mistake."""
