@@ -24,6 +24,7 @@ from model import command_line
 from model.git_names import GitUrlPolicy
 from model.recipes import CEPH, Recipes
 from model.targets import Target, recipe_lines, select
+from workers import network
 from workers.engine import Limits, crun_problems, not_enforceable
 from workers.openstack_settings import OpenStackSettings
 
@@ -61,6 +62,11 @@ def _recipes(projects: dict[str, Project], flavors: FlavorSettings) -> Recipes:
 
 def _allowed(prefixes: tuple[str, ...]) -> tuple[str, ...]:
     return GitUrlPolicy(allowed=prefixes).allowed
+
+
+def _reach(entry: str) -> str:
+    network.destinations(entry)
+    return entry
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -135,6 +141,8 @@ class Local:
     mirrors: dict[Annotated[str, Field(pattern="^(debian|ubuntu)$")], HttpUrl] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     limits: LocalLimits | None = None
+    reach: Annotated[tuple[Annotated[str, AfterValidator(_reach)], ...], Field(max_length=200)] | None = None
+    """HOST or HOST:PORT; None: the usual mirrors."""
 
     @property
     def isolated(self) -> bool:
@@ -156,8 +164,12 @@ class Local:
     def contradictions(self) -> list[str]:
         """Return a sentence for each setting that does not fit the engine, or that this machine cannot do."""
         if self.engine != "crun":
-            wrong = "workers.local.limits: only the engine crun enforces limits; set workers.local.engine: crun, or remove them"
-            return [wrong] if self.limits is not None else []
+            wrong = "only the engine crun enforces"
+            cure = "set workers.local.engine: crun, or remove"
+            return [
+                *([f"workers.local.limits: {wrong} limits; {cure} them"] if self.limits is not None else []),
+                *([f"workers.local.reach: {wrong} it; {cure} it"] if self.reach is not None else []),
+            ]
         if self.isolation == "none":
             return ["workers.local.engine: crun isolates builds, and workers.local.isolation is none"]
         if problems := crun_problems():

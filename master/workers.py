@@ -13,6 +13,7 @@ from buildbot.config import error
 from twisted.internet.threads import deferToThread
 
 from master.reloads.in_force import workers_in_force
+from workers import network
 from workers.latent import OneBuildWorker
 from workers.local import LocalProvider, LocalSettings
 from workers.roots import Roots
@@ -143,7 +144,28 @@ def _local_settings(settings: Settings) -> LocalSettings:
         environment=local.environment,
         crun=local.engine == "crun",
         limits=local.limits_in_force,
+        reach=_reach(settings),
         most=local.count,
+    )
+
+
+def _reach(settings: Settings) -> frozenset[network.Destination]:
+    """Return what builds in a network of their own may connect to: the master's two ports for them, git servers, mirrors."""
+    local = settings.workers.local
+    projects = settings.projects.values()
+    urls = [
+        settings.packages.internal_url,
+        *settings.git.allowed,
+        *(url for project in projects for url in (project.git_url, project.canonical_url)),
+        *local.mirrors.values(),
+    ]
+    entries = network.USUAL if local.reach is None else local.reach
+    return frozenset(
+        {
+            network.Destination(settings.workers.host, settings.workers.port),
+            *map(network.of_url, urls),
+            *(destination for entry in entries for destination in network.destinations(entry)),
+        }
     )
 
 

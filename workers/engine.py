@@ -12,7 +12,12 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from workers import network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _RUN = Path(__file__).parent / "scripts/run-container.py"
 _PROFILE = Path("/usr/share/containers/seccomp.json")
@@ -32,6 +37,8 @@ _REFUSED = frozenset(
 """Also refused, to root inside as well: the keyrings are no part of any namespace, the next have a long record of bugs, and the last
 give a user namespace, in which everybody has all capabilities. clone(2) without one is allowed; filters cannot see clone3's flags."""
 _CLONE_NEWUSER = 0x10000000
+_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
+"""The sockets that builds may make. AF_VSOCK, which leads to the host of a virtual machine, is in no network namespace."""
 _CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "SETFCAP",
 )  # fmt: skip
@@ -74,8 +81,9 @@ def crun_problems(profile: Path = _PROFILE, path: str | None = None) -> list[str
         found.append(
             f"it needs Linux {'.'.join(map(str, _LINUX))} or later, and this is {platform.release()}"
         )
-    if shutil.which("crun", path=path) is None:
-        found.append(f"the program crun is not installed: {_INSTALL}")
+    for program in ("crun", "ip"):
+        if shutil.which(program, path=path) is None:
+            found.append(f"the program {program} is not installed: {_INSTALL}")
     try:
         seccomp(json.loads(profile.read_text()), next(iter(_ARCHITECTURES)))
     except OSError as failure:
@@ -134,13 +142,16 @@ def seccomp(profile: dict[str, Any], machine: str) -> dict[str, Any]:
             continue
         if (includes.get("arches") and arch not in includes["arches"]) or arch in excludes.get("arches", ()):
             continue
-        names = [name for name in rule["names"] if name not in {*_REFUSED, "clone"}]
+        names = [name for name in rule["names"] if name not in {*_REFUSED, "clone", "socket"}]
         if names:
             kept = {key: rule[key] for key in ("action", "args", "errnoRet") if rule.get(key) is not None}
             rules.append({"names": names, **kept})
     # glibc and libuv fall back on ENOSYS, but give up on EPERM.
     without = {"index": 0, "value": _CLONE_NEWUSER, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
     rules.append({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [without]})
+    for family in _FAMILIES.values():
+        only = {"index": 0, "value": family, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
+        rules.append({"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [only]})
     rules.append({"names": sorted(_REFUSED), "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
     return {
         "defaultAction": profile["defaultAction"],
@@ -156,15 +167,24 @@ def first_id(scratch: Path) -> int:
     return (_FIRST_RANGE + int.from_bytes(digest[:4], "big") % (_RANGES - _FIRST_RANGE)) * _IDS
 
 
-def container(root: Path, scratch: Path, user: str, *command: str, limits: Limits | None = None) -> list[str]:
+def container(
+    root: Path,
+    scratch: Path,
+    user: str,
+    *command: str,
+    limits: Limits | None = None,
+    reach: Iterable[network.Destination] = (),
+) -> list[str]:
     """Return the command line that runs `command` as a user of `root` in a container; it needs root.
 
-    The command's environment is that of the process. Nothing inside outlives it, nor the thread that
-    started it; the directory `scratch` stays. What the container is like is written there.
+    `reach` is what the command may connect to. Its environment is that of the process. Nothing inside
+    outlives it, nor the thread that started it; the directory `scratch` stays. What the container is
+    like is written there.
     """
     settings = {
         "root": str(root), "user": user, "first_id": first_id(scratch),
         "config": _config(scratch, limits or Limits()), "cgroups": "cgroupfs" if limits and limits != Limits() else "disabled",
+        "network": network.inside(reach),
     }  # fmt: skip
     (scratch / "container.json").write_text(json.dumps(settings))
     return [

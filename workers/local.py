@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from model.targets import Target
+    from workers.network import Destination
     from workers.provider import Boot, Machine
 
 _MARK = "BUILDPACKAGES_SCRATCH"
@@ -57,6 +58,8 @@ class LocalSettings:
     """Whether crun makes the namespaces, with limits."""
     limits: Limits = field(default_factory=Limits)
     """Of each build; only crun enforces them."""
+    reach: frozenset[Destination] = frozenset()
+    """What builds may connect to; with crun only."""
     most: int = 64
     """Most machines at the same time."""
 
@@ -143,7 +146,8 @@ class LocalProvider:
             "python3", "-I", f"{library}/run-worker.py", library,
         )  # fmt: skip
         if self._settings.crun:
-            command = container(roots.path(root), scratch, "build", *worker, limits=self._settings.limits)
+            limits, reach = self._settings.limits, self._settings.reach
+            command = container(roots.path(root), scratch, "build", *worker, limits=limits, reach=reach)
         else:
             command = enter(roots.path(root), scratch, "build", *worker)
         environment = _clean_environment("/home/build", root.stand_in)

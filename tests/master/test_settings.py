@@ -245,6 +245,14 @@ def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
             "workers.local.limits: only the engine crun enforces limits; set workers.local.engine: crun, or remove them",
         ),
         (
+            "reach: []",
+            "workers.local.reach: only the engine crun enforces it; set workers.local.engine: crun, or remove it",
+        ),
+        (
+            "engine: crun, reach: [deb.debian.org, '*.debian.org']",
+            "workers.local.reach.1: must be HOST or HOST:PORT, such as deb.debian.org or 192.0.2.7:9418 (it is '*.debian.org')",
+        ),
+        (
             "engine: crun, isolation: none",
             "workers.local.engine: crun isolates builds, and workers.local.isolation is none",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,6 +60,24 @@ def test_a_provider_outlives_its_configuration(tmp_path: Path) -> None:
     local = settings(tmp_path, openstack=False, local={"count": 2})
     assert isinstance(workers.provider(local), LocalProvider)
     assert workers.provider(settings(tmp_path, openstack=False)) is workers.provider(local)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="crun needs root")
+def test_builds_with_crun_reach_the_master_git_and_mirrors(tmp_path: Path) -> None:
+    """The master's port for browsers is not reachable; `reach` replaces the usual hosts, but not what every build needs."""
+    needed = {
+        ("127.0.0.1", 9989), ("127.0.0.1", 8011), ("github.com", 443), ("mirror.example.org", 3142),
+    }  # fmt: skip
+    local = {"engine": "crun", "mirrors": {"debian": "http://mirror.example.org:3142/debian/"}}
+    made = workers._local_settings(settings(tmp_path, openstack=False, local=local))
+    assert needed | {("deb.debian.org", 80), ("pypi.org", 443)} <= {
+        (one.host, one.port) for one in made.reach
+    }
+    assert ("127.0.0.1", 8010) not in {(one.host, one.port) for one in made.reach}
+    made = workers._local_settings(
+        settings(tmp_path, openstack=False, local={**local, "reach": ["proxy:3128"]})
+    )
+    assert {(one.host, one.port) for one in made.reach} == needed | {("proxy", 3128)}
 
 
 def test_another_id_needs_another_start(tmp_path: Path) -> None:

@@ -14,15 +14,17 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 _IDS = 65536
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 """System calls that the C library of Debian 12 or Python 3.11 does not offer; the numbers are those of every architecture."""
-_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _MOUNT_ATTR_IDMAP = 1, 4, 0x100000
 
@@ -34,6 +36,8 @@ exec 3<&-
 wait "$!"
 """
 """PID 1 inside: it reaps orphans, and its end is the end of everything inside. It reads no secret from standard input."""
+
+_RESOLVER = "# No name server: builds reach the names in /etc/hosts, which come from the setting workers.local.reach.\n"
 
 
 def _system_call(number: int, *arguments: object) -> int:
@@ -89,6 +93,36 @@ def _mount_root(root: str, scratch: Path, first: int) -> Path:
     return made
 
 
+def _make_network(network: dict[str, Any]) -> None:
+    """Enter a network of our own, which only the relay connects to other hosts.
+
+    It belongs to the machine's user namespace, so that root inside can change nothing of it.
+    """
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY)
+    if ctypes.CDLL(None).unshare(_CLONE_NEWNET) != 0:
+        raise OSError("the kernel refuses network namespaces")
+    commands = ["link set lo up", *(f"address add {address} dev lo" for address in network["addresses"])]
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
+    listeners = []
+    for address, port, host, port_there in network["listen"]:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = socket.create_server((address, port), family=family, backlog=128)
+        listeners.append((listener.detach(), host, port_there))
+    descriptors = [number for number, _, _ in listeners] + [outside]
+    relay = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(Path(__file__).parent / "relay.py"),
+        str(outside),
+        json.dumps(listeners),
+    ]
+    # Standard input has the worker's password, and is the worker's alone.
+    subprocess.Popen(relay, pass_fds=descriptors, stdin=subprocess.DEVNULL)
+    for number in descriptors:
+        os.close(number)
+
+
 def _write(root: Path, first: int, name: str, text: str) -> None:
     file = root / "etc" / name
     file.unlink(missing_ok=True)
@@ -97,14 +131,14 @@ def _write(root: Path, first: int, name: str, text: str) -> None:
 
 
 def main() -> None:
-    """Mount the root, write the bundle and become crun."""
+    """Mount the root, make the network, write the bundle and run it; the end of this process, PID 1 of its namespace, ends all."""
     scratch = Path(sys.argv[1])
     settings = json.loads((scratch / "container.json").read_text())
     first = settings["first_id"]
     root = _mount_root(settings["root"], scratch, first)
-    resolver, hosts = Path("/etc/resolv.conf"), Path("/etc/hosts")
-    _write(root, first, "resolv.conf", resolver.read_text() if resolver.exists() else "")
-    _write(root, first, "hosts", f"{hosts.read_text()}127.0.0.1 buildpackages\n")
+    _write(root, first, "resolv.conf", _RESOLVER)
+    _write(root, first, "hosts", settings["network"]["hosts"])
+    _make_network(settings["network"])
     # crun refuses the layout in which version 2 of cgroups lies beside version 1; in this mount namespace it need not see it.
     subprocess.run(["umount", "/sys/fs/cgroup/unified"], check=False, stderr=subprocess.DEVNULL)
     config = settings["config"]
@@ -114,8 +148,8 @@ def main() -> None:
     (scratch / "config.json").write_text(json.dumps(config))
     state = scratch / "crun"
     state.mkdir(mode=0o700, exist_ok=True)
-    os.execvp(  # noqa: S606 - crun takes this process's place, so that its end is ours
-        "crun",
+    # crun waits for all children of its process, and the relay would be one of them if crun took this one's place.
+    finished = subprocess.run(
         [
             "crun",
             f"--root={state}",
@@ -124,7 +158,9 @@ def main() -> None:
             f"--bundle={scratch}",
             scratch.name,
         ],
+        check=False,
     )
+    sys.exit(finished.returncode if finished.returncode >= 0 else 128 - finished.returncode)
 
 
 main()
