@@ -4,7 +4,7 @@
 set -euo pipefail
 declare -A groups=(
     [runtime]='apt-utils ca-certificates createrepo-c debian-archive-keyring dpkg-dev git gnupg mmdebstrap patch python3-venv rpm util-linux xz-utils'
-    [crun]='crun golang-github-containers-common iproute2'
+    [crun]='crun e2fsprogs golang-github-containers-common iproute2'
     [tests]='beanstalkd build-essential bzip2 chromium chromium-driver cmake curl debhelper debsecan devscripts dh-python dpkg-dev equivs fakeroot fonts-dejavu-core gpg lsb-release nginx-light pkg-config postgresql procps rsync python3-pip shellcheck sudo wget'
     [audit]='debsecan'
     [lab]='mariadb-client-core mariadb-common mariadb-server-core util-linux'

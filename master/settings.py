@@ -25,7 +25,7 @@ from model.git_names import GitUrlPolicy
 from model.recipes import CEPH, Recipes
 from model.targets import Target, recipe_lines, select
 from workers import network
-from workers.engine import Limits, crun_problems, not_enforceable
+from workers.engine import Limits, crun_problems, no_disks, not_enforceable
 from workers.openstack_settings import OpenStackSettings
 
 ENVIRONMENT_VARIABLE = "BUILDPACKAGES_SETTINGS"
@@ -127,6 +127,8 @@ class LocalLimits:
     """GiB; unless set, seven eighths of the machine's memory, divided by `count`."""
     processes: Annotated[int, Field(ge=0, le=2**22)] = 8192
     processors: Annotated[float, Field(ge=0, le=10_000)] = 0
+    disk: Annotated[float, Field(ge=0, le=100_000)] = 0
+    """GiB."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -159,7 +161,7 @@ class Local:
             memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 7 // 8 // self.count
         else:
             memory = int(limits.memory * 2**30)
-        return Limits(memory, limits.processes, limits.processors)
+        return Limits(memory, limits.processes, limits.processors, int(limits.disk * 2**30))
 
     def contradictions(self) -> list[str]:
         """Return a sentence for each setting that does not fit the engine, or that this machine cannot do."""
@@ -174,9 +176,14 @@ class Local:
             return ["workers.local.engine: crun isolates builds, and workers.local.isolation is none"]
         if problems := crun_problems():
             return [f"workers.local.engine: crun cannot be used: {problem}" for problem in problems]
+        limits = self.limits_in_force
+        disk = no_disks() if limits.disk else ""
         return [
-            f"workers.local.limits.{name}: this machine has no writable cgroup that enforces it; set it to 0 for no limit"
-            for name in not_enforceable(self.limits_in_force)
+            *([f"workers.local.limits.disk: {disk}; set it to 0 for no limit"] if disk else []),
+            *(
+                f"workers.local.limits.{name}: this machine has no writable cgroup that enforces it; set it to 0 for no limit"
+                for name in not_enforceable(limits)
+            ),
         ]
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,8 @@ class Limits:
     """Bytes."""
     processes: int = 0
     processors: float = 0
+    disk: int = 0
+    """Bytes."""
 
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -91,6 +93,15 @@ def crun_problems(profile: Path = _PROFILE, path: str | None = None) -> list[str
     except (ValueError, LookupError, TypeError, AttributeError) as failure:
         found.append(f"the system call filter {profile} is not one of containers-common ({failure!r})")
     return found
+
+
+def no_disks(loop: Path = Path("/dev/loop-control"), path: str | None = None) -> str:
+    """Return why a build's disk cannot be limited on this machine, or nothing: it is a file system in a file."""
+    if not loop.exists():
+        return f"this machine has no loop devices ({loop} is missing)"
+    return (
+        "" if shutil.which("mkfs.ext4", path=path) else f"the program mkfs.ext4 is not installed: {_INSTALL}"
+    )
 
 
 def not_enforceable(limits: Limits, cgroups: Path = _CGROUPS) -> list[str]:
@@ -183,7 +194,8 @@ def container(
     """
     settings = {
         "root": str(root), "user": user, "first_id": first_id(scratch),
-        "config": _config(scratch, limits or Limits()), "cgroups": "cgroupfs" if limits and limits != Limits() else "disabled",
+        "config": _config(scratch, limits or Limits()), "cgroups": "cgroupfs" if limits and replace(limits, disk=0) != Limits() else "disabled",
+        "disk": limits.disk if limits else 0,
         "network": network.inside(reach),
     }  # fmt: skip
     (scratch / "container.json").write_text(json.dumps(settings))

@@ -283,6 +283,10 @@ def test_limits_that_this_machine_cannot_enforce_are_refused(
         "workers.local.limits.memory: this machine has no writable cgroup that enforces it; set it to 0 for no limit"
     ]
     read(tmp_path, text.replace("memory: 8", "memory: 0"))
+    monkeypatch.setattr("master.settings.no_disks", lambda: "there is none")
+    assert problems(tmp_path, text.replace("memory: 8", "memory: 0, disk: 9")) == [
+        "workers.local.limits.disk: there is none; set it to 0 for no limit"
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="crun needs root")

@@ -17,6 +17,7 @@ from workers.engine import (
     container,
     crun_problems,
     first_id,
+    no_disks,
     not_enforceable,
     remove_cgroups,
     seccomp,
@@ -99,6 +100,19 @@ def test_a_memory_bomb_ends_at_the_limit_of_memory(root: Path, tmp_path: Path) -
     )
 
 
+def test_a_disk_filler_ends_at_the_limit_of_the_disk(root: Path, tmp_path: Path) -> None:
+    """A container with a limit has that much and no more, for root too; nothing of its file system stays mounted or attached."""
+    filler = (
+        "dd if=/dev/zero of=$HOME/file bs=1M count=100 2>&1; rm $HOME/file; touch $HOME/again && echo goes on"
+    )
+    said = inside(root, tmp_path, "root", "sh", "-c", filler, disk=64 * 2**20)
+    assert "No space left on device" in said
+    assert said.endswith("goes on\n")
+    assert (tmp_path / "disk.ext4").stat().st_size == 64 * 2**20
+    attached = ["losetup", "--noheadings", "--associated", str(tmp_path / "disk.ext4")]
+    until(lambda: not subprocess.run(attached, capture_output=True, check=True).stdout, "no loop device", 10)
+
+
 def test_a_killed_container_leaves_no_cgroup(root: Path, tmp_path: Path) -> None:
     """The cgroups of a killed container are found without its scratch directory, and are removed once they are empty."""
     scratch = tmp_path / "local-1-ab"
@@ -136,6 +150,14 @@ def test_limits_without_a_cgroup_are_named(tmp_path: Path) -> None:
     assert not_enforceable(Limits(0, 2, 0), tmp_path) == []
     (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
     assert not_enforceable(Limits(1, 2, 0), tmp_path) == ["processes"]
+
+
+def test_limits_of_the_disk_need_loop_devices(tmp_path: Path) -> None:
+    """A machine without loop devices or without mkfs.ext4 cannot limit a disk, and says why."""
+    assert no_disks() == ""
+    assert no_disks(tmp_path / "no") == f"this machine has no loop devices ({tmp_path / 'no'} is missing)"
+    install = "install it with `deploy/system-packages.sh crun`"
+    assert no_disks(tmp_path, str(tmp_path)) == f"the program mkfs.ext4 is not installed: {install}"
 
 
 def test_missing_packages_are_named(tmp_path: Path) -> None:

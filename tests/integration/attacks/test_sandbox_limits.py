@@ -1,4 +1,4 @@
-"""Attacks by which a build on the master's machine could take memory or processes from the others."""
+"""Attacks by which a build on the master's machine could take memory, processes or disk from the others."""
 
 from __future__ import annotations
 
@@ -32,12 +32,18 @@ for mebibytes in range(0, 1500, 100):
     print("took", mebibytes + 100, "MiB", flush=True)
 print("no limit", flush=True)
 """
+DISK_FILLER = """
+with open("filler", "wb", buffering=0) as file:
+    for mebibytes in range(1, 1500):
+        file.write(bytes(1 << 20))
+print("no limit", flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running master whose two machines are containers of crun with limits."""
-    limits = {"memory": 0.5, "processes": PROCESSES}
+    limits = {"memory": 0.5, "processes": PROCESSES, "disk": 0.5}
     with tiny_installation(
         tmp_path_factory.mktemp("limits"),
         workers={"attempts": 1, "local": {"engine": "crun", "limits": limits}},
@@ -50,8 +56,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     [
         (FORK_BOMB, "BlockingIOError: [Errno 11] Resource temporarily unavailable"),
         (MEMORY_BOMB, "Killed"),
+        (DISK_FILLER, "No space left on device"),
     ],
-    ids=["fork", "memory"],
+    ids=["fork", "memory", "disk"],
 )
 def test_a_bomb_ends_its_own_build(here: Installation, bomb: str, sentence: str) -> None:
     """A build that reaches a limit fails within a minute and says why; the build beside it ends well, and nothing stays."""
