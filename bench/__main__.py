@@ -25,6 +25,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs/performance.md"
 NAMES = {
     "price": "bench.price",
     "first-step": "bench.first_step",
+    "engines": "bench.engines",
     "installable": "bench.installable",
     "checkout": "bench.checkout",
     "published": "bench.published",

@@ -54,7 +54,7 @@ def run(directory: Path, runs: int = RUNS) -> Report:
         list(Roots(ROOTS, {}).prepare(Root.of(Target.from_name(DEB), host_suite())))
         for number in range(runs + 1):  # the first of each warms up, and is not counted
             theirs.append(_stock(other))
-            ours.append(_ours(here, moments, repository.commit()))
+            ours.append(one_build(here, moments, repository.commit()))
             by_hand.append(_by_hand(root, directory / f"by-hand-{number}", other))
     return report(ours[1:], theirs[1:], by_hand[1:])
 
@@ -105,7 +105,8 @@ def report(
     )  # fmt: skip
 
 
-def _ours(here: Installation, moments: Moments, sha1: str) -> dict[str, float]:
+def one_build(here: Installation, moments: Moments, sha1: str) -> dict[str, float]:
+    """Return the moments of one build of a tiny commit, in seconds since just before its POST."""
     began = time.time()
     answer = here.ask(DEB, sha1=sha1)
     answered = time.time()

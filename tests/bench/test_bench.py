@@ -16,6 +16,7 @@ from bench import __main__ as command
 from bench import (
     burst,
     checkout,
+    engines,
     first_step,
     installable,
     moments,
@@ -42,7 +43,7 @@ def test_help_lists_the_names_and_measures_nothing() -> None:
     assert told.returncode == 0, told.stderr
     names = told.stdout.partition("names: ")[2].replace("\n", " ").partition(";")[0].split(",")
     assert [name.strip() for name in names] == [
-        "price", "first-step", "installable", "checkout", "published", "burst", "upload",
+        "price", "first-step", "engines", "installable", "checkout", "published", "burst", "upload",
         "openstack-burst", "openstack-single", "openstack-outage", "openstack-stop", "openstack-cycles",
         "openstack-killed", "bridge-published", "bridge-killed", "publish",
     ]  # fmt: skip
@@ -268,6 +269,16 @@ def test_the_price_is_told_by_step() -> None:
     assert cell(made.markdown(), "CPU of it, all processes", 4) == "1.200"
     assert cell(made.markdown(), "start", 5) == "+10.0 %"
     assert price.report([{**ours, "total": 12.0}], [hand]).missed == ["request to published"]
+
+
+def test_crun_may_start_three_tenths_of_a_second_later() -> None:
+    """The bar is the difference of the medians until the first step."""
+    script = {"first step": 1.0, "first command": 1.1}
+    within = engines.report([{"first step": 1.29, "first command": 2.0}], [script])
+    assert within.missed == []
+    assert "0.29 s later" in within.markdown()
+    beyond = engines.report([{"first step": 1.31, "first command": 1.1}], [script])
+    assert beyond.missed == ["POST to first step"]
 
 
 def test_the_set_up_is_taken_off_before_the_bar() -> None:
