@@ -35,6 +35,7 @@ _HEADERS = (
 """Headers of every answer: no other site shows the UI in a frame, where it could steer a user's clicks."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_METHODS = (b"GET", b"HEAD", b"POST")
 
 _DECODED = (b"Content-Type", b"Origin")
 """Headers that Buildbot decodes. A cookie that is not UTF-8 is ignored, and such a login is refused with 401."""
@@ -129,7 +130,13 @@ class WebRequest(LimitedRequest):
         for field, value in _HEADERS:
             self.setHeader(field, value)
         if (place := self._unreadable()) is not None:
-            self._refuse_bytes(place)
+            self._answer(HTTPStatus.BAD_REQUEST, f"The {place} of a request must be UTF-8 without NUL.")
+            return
+        methods = (*_METHODS, b"OPTIONS") if self.path.startswith(b"/api/") else _METHODS
+        if self.method not in methods:
+            # Twisted answers 501, which a monitor counts as a failure of the server.
+            self.setHeader(b"Allow", b", ".join(methods))
+            self._answer(HTTPStatus.METHOD_NOT_ALLOWED, "This path does not take the method of the request.")
             return
         header = self.getHeader(b"authorization")
         users: Users | None = getattr(self.channel.site, "users", None)
@@ -156,9 +163,9 @@ class WebRequest(LimitedRequest):
         }
         return next((place for place, texts in parts.items() if not all(map(_is_text, texts))), None)
 
-    def _refuse_bytes(self, place: str) -> None:
-        body = f"The {place} of a request must be UTF-8 without NUL.\n".encode()
-        self.setResponseCode(HTTPStatus.BAD_REQUEST)
+    def _answer(self, status: HTTPStatus, sentence: str) -> None:
+        body = f"{sentence}\n".encode()
+        self.setResponseCode(status)
         self.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
         self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)

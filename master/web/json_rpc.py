@@ -52,6 +52,11 @@ def methods_of(endpoint: Any) -> tuple[str, ...]:
     )
 
 
+def _is_possible(name: str, number: int) -> bool:
+    """Return whether a number of a path can exist: ids begin at 1, others, such as `step_number`, at 0."""
+    return (1 if name.endswith("id") else 0) <= number <= MOST_ID
+
+
 async def check(master: Any, path: tuple[str, ...], method: str) -> None:
     """Raise BadJsonRpc2 for a method that the endpoint lacks, InvalidPathError if there is nothing at the path."""
     endpoint, arguments = master.data.getEndpoint(path)
@@ -87,7 +92,7 @@ def check_every_post(refusal: bytes) -> None:
                 resource.master, tuple(part.decode(errors="replace") for part in request.postpath), method
             )
         endpoint, arguments = await _get_endpoint(resource, request, method, params)
-        if any(isinstance(value, int) and abs(value) > MOST_ID for value in arguments.values()):
+        if any(isinstance(value, int) and not _is_possible(name, value) for name, value in arguments.items()):
             raise InvalidPathError(
                 f"there is no {'/'.join(part.decode(errors='replace') for part in request.postpath)}"
             )

@@ -10,15 +10,19 @@ had logged in for were kept for as long as the connection lasted.
 from __future__ import annotations
 
 import secrets
+import struct
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.protocols.manager.pb import Dispatcher
 from twisted.internet.protocol import connectionDone
 from twisted.python import log
 from twisted.python.failure import Failure
-from twisted.spread import pb
+from twisted.spread import banana, jelly, pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MOST_BEFORE_LOGIN = 64 * 1024
 """Bytes that a connection may send before it has logged in. A worker's login has some hundred bytes."""
@@ -43,8 +47,18 @@ SECONDS_TO_ATTACH = 300.0
 MOST_NESTED = 1000
 """Lists within lists of one message. Each costs some hundred bytes of memory for the two that it takes to send."""
 
+_MOST_SHOWN = 100
+"""Characters of a client's own text in a line of the log."""
+
 MOST_UNFINISHED = 2 * 1024 * 1024
 """Bytes that a worker may send without completing a message. It sends its output in pieces of 64 KiB."""
+
+
+_NONSENSE = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error,
+    banana.BananaError, jelly.InsecureJelly, pb.Error, pb.ProtocolError,
+)  # fmt: skip
+"""Exceptions of Twisted at what a client sends that is no worker. Before the login, none of them is a mistake of ours."""
 
 
 class LimitedBroker(pb.Broker):
@@ -92,7 +106,13 @@ class LimitedBroker(pb.Broker):
             self.drop(f"it sent more than {MOST_BEFORE_LOGIN >> 10} KiB before it logged in")
             return
         self._unfinished += len(chunk)
-        super().dataReceived(chunk)
+        try:
+            super().dataReceived(chunk)
+        except _NONSENSE as error:
+            if self._logged_in:
+                raise
+            self.drop(f"it sent no message of a worker: {_shown(error)}")
+            return
         if self._unfinished > MOST_UNFINISHED:
             self.drop(f"it sent {MOST_UNFINISHED >> 20} MiB without completing a message")
         elif len(self.listStack) > MOST_NESTED:
@@ -110,6 +130,21 @@ class LimitedBroker(pb.Broker):
         self.listStack = []
         super().connectionLost(reason)
 
+    def _recvMessage(self, findObjMethod: Any, *message: Any) -> None:
+        """Answer a call. Twisted logs a traceback for each wrong argument, and before the login anybody can send some."""
+        if self._logged_in:
+            super()._recvMessage(findObjMethod, *message)
+            return
+        super()._recvMessage(lambda name: _BeforeLogin(findObjMethod, name, self._host), *message)
+
+    def _sendFailure(self, failure: Failure, request: Any) -> None:
+        """Send an error. Twisted logs a traceback for each wrong password."""
+        if self._logged_in:
+            super()._sendFailure(failure, request)
+            return
+        log.msg(f"workers' port: refused a login from {self._host}: {type(failure.value).__name__}")
+        self._sendError(failure, request)
+
     def drop(self, reason: str) -> None:
         """Log why, and end the connection."""
         log.msg(f"workers' port: dropped a connection from {self._host}: {reason}")
@@ -123,6 +158,24 @@ class LimitedBroker(pb.Broker):
         waiting.discard(self)
         if not waiting:
             del self.factory.waiting[self._host]
+
+
+class _BeforeLogin:
+    """An object that a client calls before its login. A call that fails is answered with an error, and logged on one line."""
+
+    def __init__(self, find: Callable[[Any], Any], name: Any, host: str) -> None:
+        self._find = find
+        self._name = name
+        self._host = host
+
+    def remoteMessageReceived(self, *call: Any) -> Any:
+        """Pass on a call."""
+        try:
+            return self._find(self._name).remoteMessageReceived(*call)
+        except _NONSENSE as error:
+            reason = f"{type(error).__name__}: {_shown(error)}"
+            log.msg(f"workers' port: refused a call before the login of {self._host}: {reason}")
+            raise pb.Error(type(error).__name__) from None
 
 
 class LimitedFactory(pb.PBServerFactory):
@@ -172,6 +225,11 @@ class LimitedDispatcher(Dispatcher):
             else:
                 broker.refused()
         return avatar
+
+
+def _shown(error: Exception) -> str:
+    """Return an exception's text, which may be a client's, for a line of the log."""
+    return ascii(str(error))[:_MOST_SHOWN]
 
 
 def _reactor() -> Any:

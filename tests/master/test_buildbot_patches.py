@@ -17,9 +17,11 @@ LOOK = """
 import inspect, json
 from buildbot.db import logs
 from buildbot.util.service import BuildbotService
-from buildbot.data import masters
+from buildbot.data import masters, properties
+from buildbot.db.changes import ChangesConnectorComponent
 from buildbot.www import auth, config, rest, service, ws
 from buildbot.worker.protocols.manager.pb import Dispatcher, PBManager
+from twisted.spread.pb import Broker
 names = lambda function: list(inspect.signature(function).parameters)
 print(json.dumps({
     "_write_json_data": names(rest.V2RootResource._write_json_data),
@@ -42,6 +44,10 @@ print(json.dumps({
     "dispatcher_class": PBManager.dispatcher_class is Dispatcher,
     "Dispatcher": names(Dispatcher.__init__),
     "requestAvatar": names(Dispatcher.requestAvatar),
+    "_recvMessage": names(Broker._recvMessage),
+    "_sendFailure": names(Broker._sendFailure),
+    "properties_list": names(properties.PropertiesListEndpoint.get),
+    "mended": hasattr(ChangesConnectorComponent, "getChangeProperties"),
 }))
 """
 """Run in a process of its own: in this one the replacements may be in place."""
@@ -73,6 +79,12 @@ def test_what_is_replaced_takes_what_it_took() -> None:
         "dispatcher_class": True,
         "Dispatcher": ["self", "config_portstr", "portstr"],
         "requestAvatar": ["self", "avatarId", "mind", "interfaces"],
+        "_recvMessage": [
+            "self", "findObjMethod", "requestID", "objectID", "message", "answerRequired", "netArgs", "netKw",
+        ],
+        "_sendFailure": ["self", "fail", "requestID"],
+        "properties_list": ["self", "resultSpec", "kwargs"],
+        "mended": False,
     }  # fmt: skip
 
 

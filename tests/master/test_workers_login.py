@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
+from twisted.python import log
 from twisted.spread import banana
 
 from master.workers_port import login as workers_login
@@ -19,6 +22,9 @@ from master.workers_port.login import (
     LimitedBroker,
     LimitedFactory,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PIECE = 65536
 
@@ -89,6 +95,97 @@ def test_an_attached_worker_may_be_silent(factory: LimitedFactory) -> None:
 def test_no_traceback_is_sent(factory: LimitedFactory) -> None:
     """Failures reach the client without paths of the master."""
     assert factory.unsafeTracebacks is False
+
+
+NONSENSE = (
+    b"\xff",
+    b"\x01\xe0",
+    banana.encode(b"text"),
+    banana.encode([]),
+    banana.encode([1]),
+    banana.encode([b"answer", 1, 2, 3]),
+    banana.encode([b"decref", [b"x"]]),
+)
+LOGIN = [b"message", 1, b"root", b"login", 1, [b"tuple", b"eve"], [b"dictionary"]]
+WRONG_CALLS = (
+    [b"message", 1, [b"root"], b"login", 1, [b"tuple", b"eve"], [b"dictionary"]],
+    [b"message", 1, b"root", b"login", 1, [b"message"], [b"dictionary"]],
+    [b"message", 1, b"root", b"login", 1, [b"tuple"], [b"None"]],
+    [b"message", 1, b"root", b"login", 1, [b"tuple"], [b"dictionary"]],
+    [b"message", 1, b"root", b"x", 1, [b"tuple"], [b"dictionary"]],
+    [b"message", 1, b"nothing", b"login", 1, [b"tuple", b"eve"], [b"dictionary"]],
+)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[tuple[str, bool]]]:
+    """What Twisted logs from now on: texts, and whether each is an error."""
+    events: list[tuple[str, bool]] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        events.append((log.textFromEventDict(event) or "", bool(event["isError"])))
+
+    log.addObserver(observe)
+    yield events
+    log.removeObserver(observe)
+
+
+@pytest.mark.parametrize("data", NONSENSE)
+def test_nonsense_before_the_login_is_one_line(
+    factory: LimitedFactory, logged: list[tuple[str, bool]], data: bytes
+) -> None:
+    """Bytes that are no message end the connection; the log gets one line and no traceback, which anybody could fill it with."""
+    broker, transport = connected(factory)
+    broker.dataReceived(data)
+    assert transport.dropped
+    [text] = [text for text, _ in logged if "dropped" in text]
+    assert "it sent no message of a worker: " in text
+    assert not any(is_error for _, is_error in logged)
+    assert len(text.splitlines()) == 1
+    end(broker)
+
+
+def test_what_a_worker_sends_after_its_login_is_logged_whole(factory: LimitedFactory) -> None:
+    """After the login, an exception is Twisted's to log: it may be a mistake of Buildbot's or ours."""
+    broker, _ = connected(factory)
+    broker.logged_in()
+    with pytest.raises(NotImplementedError):
+        broker.dataReceived(b"\x01\xe0")
+    end(broker)
+
+
+@pytest.mark.parametrize("call", WRONG_CALLS)
+def test_a_wrong_call_before_the_login_is_answered(
+    factory: LimitedFactory, logged: list[tuple[str, bool]], call: list[Any]
+) -> None:
+    """A call that the login does not have is answered with an error, without a traceback in the log; the login still works."""
+    broker, transport = connected(factory)
+    transport.clear()
+    broker.dataReceived(banana.encode(call))
+    assert b"error" in transport.value()
+    assert "workers' port: refused a call before the login of 192.168.1.1: " in logged[-1][0]
+    assert not any(is_error for _, is_error in logged)
+    transport.clear()
+    broker.dataReceived(banana.encode(LOGIN))
+    assert b"answer" in transport.value()
+    end(broker)
+
+
+def test_a_wrong_password_is_one_line(factory: LimitedFactory, logged: list[tuple[str, bool]]) -> None:
+    """A login with a wrong password is answered with an error, and logged without a traceback."""
+    factory.root.portal.realm = SimpleNamespace(requestAvatar=None)
+    factory.root.portal.registerChecker(InMemoryUsernamePasswordDatabaseDontUse(eve=b"secret"))
+    broker, transport = connected(factory)
+    broker.dataReceived(banana.encode(LOGIN))
+    transport.clear()
+    call = [b"message", 2, 1, b"respond", 1, [b"tuple", b"wrong", [b"remote", 1]], [b"dictionary"]]
+    broker.dataReceived(banana.encode(call))
+    assert b"UnauthorizedLogin" in transport.value()
+    assert [text for text, _ in logged] == [
+        "workers' port: refused a login from 192.168.1.1: UnauthorizedLogin"
+    ]
+    assert not any(is_error for _, is_error in logged)
+    end(broker)
 
 
 def test_a_worker_may_send_any_number_of_messages(factory: LimitedFactory) -> None:

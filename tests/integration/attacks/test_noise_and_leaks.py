@@ -58,6 +58,8 @@ def raw(here: Installation, request: str, source: str = "127.0.0.1") -> str:
         "builds?no=1",
         "builds/99999999999999999999",
         "buildrequests/99999999999999999999/builds",
+        "changes/0/builds",
+        "changes/-1",
     ],
 )
 def test_a13_nonsense_is_answered_without_a_traceback(here: Installation, path: str) -> None:
@@ -95,6 +97,22 @@ def test_a13_bytes_that_are_no_text_are_refused(
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert answer.endswith(b" of a request must be UTF-8 without NUL.\n"), answer
+    assert log(here).count("Traceback") == before
+
+
+def test_a13_what_buildbot_lacks_is_no_error(here: Installation) -> None:
+    """The properties of a change are listed, though Buildbot 4.3 has lost the function for it; no method is answered with 501."""
+    before = log(here).count("Traceback")
+    answer = requests.get(f"{here.url}api/v2/changes/2/properties_list", timeout=30)
+    assert (answer.status_code, answer.json()["_properties"]) == (200, [])
+    for method, path, allowed in (
+        ("OPTIONS", "", "GET, HEAD, POST"),
+        ("BREW", "", "GET, HEAD, POST"),
+        ("DELETE", "api/v2/builds/1", "GET, HEAD, POST, OPTIONS"),
+    ):
+        answer = requests.request(method, here.url + path, timeout=30)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    assert requests.options(f"{here.url}api/v2/builds", timeout=30).status_code == 400  # Buildbot answers it
     assert log(here).count("Traceback") == before
 
 
