@@ -69,7 +69,7 @@ def clean_root(suite: str, roots: Roots) -> Path:
             making = path.with_suffix(".making")
             _run(["rm", "-rf", "--one-file-system", str(making)])
             _run(
-                ["mmdebstrap", "--variant=apt", f"--include={_CLEAN_PACKAGES}",
+                ["unshare", "--mount", "--propagation", "private", "mmdebstrap", "--variant=apt", f"--include={_CLEAN_PACKAGES}",
                  "--skip=cleanup/apt/lists", suite, str(making)]
             )  # fmt: skip
             making.rename(path)

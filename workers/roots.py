@@ -129,7 +129,7 @@ class Roots:
             mirror = self._mirrors.get(root.distro)
             _run(
                 [
-                    "mmdebstrap", "--variant=minbase", f"--include={','.join(root.packages)}",
+                    *_OWN_MOUNTS, "mmdebstrap", "--variant=minbase", f"--include={','.join(root.packages)}",
                     '--aptopt=Acquire::Languages "none"', "--skip=cleanup/apt/lists",
                     root.suite, str(making), *([mirror] if mirror else []),
                 ]
@@ -198,6 +198,10 @@ def macros(dist: str, rpm_version: str) -> str:
     text += (_HERE / "templates/macros.stand-in").read_text()
     major, minor = map(int, re.findall(r"\d+", rpm_version)[:2])
     return text if (major, minor) >= (4, 20) else text + _DEBUG_PACKAGES
+
+
+_OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
+"""The file systems that mmdebstrap mounts in a root go with it. Those of a killed one would keep the root from being removed."""
 
 
 def _run(command: Sequence[str], told: str = "") -> str:
