@@ -438,7 +438,7 @@ MARKUP = "<img src=x onerror=\"document.title='broken'\"><script>document.title=
 def test_c16_markup_of_a_build_is_text(here: Installation, stranger: Browser) -> None:
     """Markup in a request's reason, a build's sentence and its log is shown as it is, on every page that shows it."""
     repository = new_repository(here.input / "mallory/ceph.git")
-    commit(repository, MARKUP)
+    commit(repository, MARKUP, {".gitmodules": ""})
     git(repository, "update-index", "--add", "--cacheinfo", f"160000,{SHA1},{MARKUP}")
     git(repository, "commit", "--quiet", "-m", MARKUP)
     fork = here.git_url.replace("/ceph.git", "/mallory/ceph.git")

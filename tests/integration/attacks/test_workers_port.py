@@ -33,6 +33,10 @@ STRINGS = announced(600_000) + LIST + (announced(600_000) + STRING + b"x" * 600_
 """36 MB of a list that is never complete."""
 NESTED = announced(1) + LIST + (announced(600_000) + LIST) * 600_000
 """2.4 MB of lists in lists, which take a multiple of that in memory."""
+PIECE = announced(600_000) + STRING + b"x" * 100_000
+"""More than may be sent before a login, and less than a worker may leave unfinished."""
+FEW_NESTED = (announced(1) + LIST) * 20_000
+"""40 KB of lists in lists: less than may be sent before a login."""
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +53,13 @@ def connected(here: Installation) -> socket.socket:
     return client
 
 
-@pytest.mark.parametrize("text", [STRINGS, NESTED], ids=["strings", "nested lists"])
+@pytest.mark.parametrize(
+    "text",
+    [STRINGS, NESTED, PIECE, FEW_NESTED],
+    ids=["strings", "nested lists", "a piece of a string", "few nested lists"],
+)
 def test_a6_little_is_read_before_the_login(here: Installation, text: bytes) -> None:
-    """Whoever sends more than 64 KiB without a login is dropped, and little of it is kept."""
+    """Whoever sends more than 64 KiB, or many lists within lists, without a login is dropped, and little of it is kept."""
     before = resident(here.pid)
     with connected(here) as client:
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -73,6 +81,8 @@ def test_a6_who_says_nothing_is_dropped_and_keeps_no_worker_out(here: Installati
             "no more connections of one address wait than may",
             seconds=SECONDS_TO_LOGIN / 2,
         )
+        clients[0].settimeout(SECONDS_TO_LOGIN / 3)  # Sooner than the time limit would end it.
+        read_to_end(clients[0])
         answer = here.ask(DEB, sha1=here.repository.commit(tiny.WHOLE))
         assert here.wait(answer)["results"] == 0, here.said(answer)
         readers = [threading.Thread(target=read_to_end, args=[client], daemon=True) for client in clients]
