@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,11 +29,15 @@ SUCCESS, EXCEPTION, RETRY = 0, 4, 5
 class Gate:
     """What commits wait at while they are built, until a test opens it; the lab's servers share the host's network."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        """`port` is needed for builds that reach only some ports: `Installation.gate_port` is one of them."""
         self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))  # nobody can connect until somebody listens
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("127.0.0.1", port))  # nobody can connect until somebody listens
+        self._letting_in = threading.Thread(target=self._let_in)
         port = self._listener.getsockname()[1]
-        knock = f"bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}' 2>/dev/null"
+        # The relay of a build's own network accepts before it has connected to us, so only our word counts.
+        knock = f"bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port} && read -r -t 5 <&3' 2>/dev/null"
         self.knobs = replace(tiny.WHOLE, work=f"echo asleep\nuntil {knock}; do sleep 0.2; done\n")
         """A commit whose build waits; the log of its step says `asleep` by then."""
 
@@ -40,9 +46,23 @@ class Gate:
 
     def open(self) -> None:
         """Let through who waits, and whoever comes later."""
-        self._listener.listen(100)
+        if not self._letting_in.is_alive():
+            self._listener.listen(100)
+            self._letting_in.start()
+
+    def _let_in(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                connection.sendall(b"open\n")
 
     def __exit__(self, *_: object) -> None:
+        if self._letting_in.is_alive():
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._letting_in.join()
         self._listener.close()
 
 

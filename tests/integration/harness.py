@@ -22,6 +22,7 @@ from master.users import operator_token
 from tests import patience
 from tests.integration import tiny
 from tests.patience import SLOW, free_ports
+from workers.network import USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROOTS = CHECKOUT / "roots"
 """Prepared roots are a cache: the tests share them with everything else in this checkout."""
+
+ENGINE = os.environ.get("BUILDPACKAGES_TEST_ENGINE", "script")
+"""What makes the namespaces of builds where a test does not say it: `crun` runs the tests on the other engine."""
 
 DEB = "ceph-deb-bookworm-x86_64-default"
 RPM = "ceph-rpm-centos9-x86_64-default"
@@ -41,7 +45,7 @@ class Installation:
         """Write the settings; `overrides` are merged into them, `also_allowed` are more git URLs."""
         self.directory = directory
         self.input = directory / "input"
-        www, packages, workers, git, downloads = free_ports(5)
+        www, packages, workers, git, downloads, self.gate_port = free_ports(6)
         self.git_port, self.downloads_port = git, downloads
         self.downloads = {"BUILDPACKAGES_DEMO_DOWNLOADS": f"http://127.0.0.1:{downloads}"}
         """The environment in which the Ceph-shaped input's make-dist finds its downloads."""
@@ -59,6 +63,12 @@ class Installation:
             },
         }
         _merge(data, overrides)
+        local = data["workers"]["local"]
+        if ENGINE == "crun" and "engine" not in local and local.get("isolation") != "none":
+            local |= {
+                "engine": ENGINE,
+                "reach": [*(f"127.0.0.1:{port}" for port in (downloads, self.gate_port)), *USUAL],
+            }
         for name, project in data["projects"].items():
             url = f"git://127.0.0.1:{git}/{name}.git"
             data["projects"][name] = {"git_url": url, "canonical_url": url, **project}

@@ -227,7 +227,7 @@ echo "others: $(find /tmp /dev/shm "$HOME" -name 'i-am-*' | grep -v -- -@ME@ | w
 echo "sleepers: $(cat /proc/[0-9]*/comm | grep -c '^sle[e]p$')"
 kill $!
 """
-    with Gate() as gate:
+    with Gate(here.gate_port) as gate:
         answers = [
             here.ask(
                 DEB,

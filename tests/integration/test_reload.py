@@ -111,7 +111,7 @@ def builds_again(here: Installation) -> None:
 @pytest.mark.parametrize("moment", ["waiting", "preparing", "building", "published"])
 def test_a_target_is_taken_out_and_put_back(here: Installation, moment: str) -> None:
     """In each state, a request of the target is published by its first build, and the target builds again."""
-    with Gate() as gate, no_root(here) as root_is_there:
+    with Gate(here.gate_port) as gate, no_root(here) as root_is_there:
         if moment != "preparing":
             root_is_there()
         if moment == "published":
@@ -140,7 +140,7 @@ def test_a_target_that_is_off_finishes_what_it_has(here: Installation) -> None:
     """It takes no new request and no rebuild, with a sentence; what waits, prepares or builds is published."""
     done = here.ask(DEB, sha1=here.repository.commit())
     published(here, done)
-    with Gate() as gate, no_root(here) as root_is_there:
+    with Gate(here.gate_port) as gate, no_root(here) as root_is_there:
         prepares = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
         until_prepares(here, prepares)
         waits = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
@@ -175,7 +175,7 @@ def test_a_target_that_is_off_finishes_what_it_has(here: Installation) -> None:
 
 def test_a_reload_during_a_reload(here: Installation) -> None:
     """Reloads that come faster than they are done all end, the last settings are in force, and a build goes on."""
-    with Gate() as gate:
+    with Gate(here.gate_port) as gate:
         building = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
         until_builds(here, building)
         for targets in ([DEBUG], BOTH, [DEBUG]):
@@ -192,7 +192,7 @@ def test_fewer_slots(here: Installation) -> None:
     slot that is given back is used at once.
     """
     assert here.reload(workers={"local": {"count": 2}}) == IN_FORCE
-    with Gate() as gate:
+    with Gate(here.gate_port) as gate:
         two = [here.ask(DEB, sha1=here.repository.commit(gate.knobs)) for _ in range(2)]
         for answer in two:
             until_builds(here, answer)
@@ -204,7 +204,7 @@ def test_fewer_slots(here: Installation) -> None:
     assert min(started for started, _ in times) >= max(here.builds(one)[0]["complete_at"] for one in two)
     assert times[0][1] <= times[1][0] or times[1][1] <= times[0][0]
     assert {build["workerid"] for one in later for build in here.builds(one)} == {1}
-    with Gate() as gate:
+    with Gate(here.gate_port) as gate:
         first, second = (here.ask(DEB, sha1=here.repository.commit(gate.knobs)) for _ in range(2))
         until_builds(here, first)
         assert status(here, second)["state"] == "waiting"
@@ -217,7 +217,7 @@ def test_fewer_slots(here: Installation) -> None:
 
 def test_a_machine_that_stands_still_holds_up_no_reload(here: Installation) -> None:
     """A reload that brings a builder in asks nothing of a worker that builds already, and might never answer."""
-    with Gate() as gate:
+    with Gate(here.gate_port) as gate:
         building = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
         until_builds(here, building)
         stopped = [int(line.partition(":")[0]) for line in here.leftovers() if line[0].isdigit()]
@@ -233,7 +233,7 @@ def test_a_machine_that_stands_still_holds_up_no_reload(here: Installation) -> N
 
 def test_a_user_is_taken_out(here: Installation) -> None:
     """Her earlier request is still built; she cannot make another one."""
-    with Gate() as gate:
+    with Gate(here.gate_port) as gate:
         before = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
         answer = here.force(ALICE, builderNames=[DEB], sha1=here.repository.commit(gate.knobs))
         hers = answer.json()["result"][2][0]
@@ -249,7 +249,7 @@ def test_a_user_is_taken_out(here: Installation) -> None:
 def test_what_cannot_change_is_refused(here: Installation, tmp_path: Path) -> None:
     """The operator gets a sentence for each setting, the settings before stay in force, and builds go on."""
     before = here.settings_file.read_text()
-    with Gate() as gate:
+    with Gate(here.gate_port) as gate:
         building = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
         until_builds(here, building)
         with pytest.raises(ControlError) as caught:
@@ -286,7 +286,7 @@ def test_settings_that_are_wrong_are_not_read(here: Installation) -> None:
 
 def test_a_target_is_taken_out_of_a_stopped_master(here: Installation) -> None:
     """The next start cancels its requests, each with the reason; put back, the target builds again."""
-    with Gate() as gate:
+    with Gate(here.gate_port) as gate:
         building = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
         until_builds(here, building)
         waits = here.ask(DEB, sha1=here.repository.commit(gate.knobs))
