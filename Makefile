@@ -70,7 +70,7 @@ openstack-vm-test: .venv/installed-dev  ## build packages in a real virtual mach
 real-ceph-test: .venv/installed-dev  ## run Ceph's own install-deps.sh, make-dist and ceph.spec.in through the product; 20 minutes
 	@$(SUDO) $(PYTHON) -m tests.real_ceph
 
-fuzz: .venv/installed-dev  ## send mutated requests, frames and uploads' metadata to a real master (MINUTES=60)
+fuzz: .venv/installed-dev  ## send odd messages to a real master, and changed uploads to its checks (MINUTES=60)
 	@$(SUDO) $(PYTHON) -m tests.fuzz --minutes $(MINUTES)
 
 lint: .venv/installed-dev  ## only lint, types and shellcheck

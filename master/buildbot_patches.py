@@ -20,12 +20,13 @@ from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.protocols.manager.pb import PBManager
 from buildbot.www import config as wwwconfig
-from buildbot.www import ws
+from buildbot.www import service, ws
 from buildbot.www.rest import V2RootResource
 from twisted.internet import threads
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.web import server
+from twisted.spread import pb
+from twisted.web import pages, server
 from zope.interface import implementer
 
 from master.workers_port.login import LimitedDispatcher
@@ -66,6 +67,9 @@ def apply() -> None:
     masters._db2data = _nameless_master  # noqa: SLF001
     masters.Master.produceEvent = _nameless_event
     wwwconfig.get_www_frontend_config_dict = _few_facts
+    # Until it is initialized, a reference has no such attribute. The end of one that a wrong message named was logged with a traceback.
+    pb.RemoteReference.doRefCount = 0
+    service.sse.EventResource = lambda _: pages.notFound()
     properties.PropertiesListEndpoint.get = _properties_of_a_change
     ws.WsProtocol.onConnect = _only_own_pages
     ws.WsProtocolFactory.__init__ = _limited_websockets  # type: ignore[method-assign]
@@ -191,6 +195,10 @@ class LimitedRequest(server.Request):
     content: Any
     most_body = MOST_BODY
     _received = 0
+
+    def __init__(self, *arguments: Any) -> None:
+        # Buildbot has no forms. At a Content-Type of 300 parentheses, Twisted's parser of forms raised RecursionError.
+        super().__init__(*arguments, parsePOSTFormSubmission=False)
 
     def gotLength(self, length: int | None) -> None:
         """Refuse on the headers alone."""

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from buildbot.data.base import Endpoint, EndpointKind
 from buildbot.data.buildrequests import BuildRequestEndpoint
+from buildbot.data.changes import ChangesEndpoint
+from buildbot.data.changesources import ChangeSourceEndpoint
 from buildbot.data.exceptions import InvalidPathError
-from buildbot.data.forceschedulers import ForceSchedulerEndpoint
+from buildbot.data.forceschedulers import ForceSchedulerEndpoint, ForceSchedulersEndpoint
 from buildbot.data.schedulers import SchedulerEndpoint
+from buildbot.data.test_result_sets import TestResultSetsEndpoint
 from buildbot.data.workers import WorkerEndpoint
 from buildbot.www.authz import Forbidden
 from buildbot.www.rest import JSONRPC_CODES, BadJsonRpc2, V2RootResource
@@ -36,6 +39,11 @@ _METHODS: Mapping[type[Endpoint], tuple[str, ...]] = {
 }
 """Methods of those endpoints of Buildbot that parse the method themselves; the others have an attribute for each."""
 
+_TRUSTING = (
+    ChangesEndpoint, ChangeSourceEndpoint, ForceSchedulersEndpoint, SchedulerEndpoint, TestResultSetsEndpoint,
+)  # fmt: skip
+"""Endpoints of Buildbot that answer 500 if what they belong to does not exist."""
+
 _get_endpoint = V2RootResource.getEndpoint
 
 
@@ -52,9 +60,13 @@ def methods_of(endpoint: Any) -> tuple[str, ...]:
     )
 
 
-def _is_possible(name: str, number: int) -> bool:
-    """Return whether a number of a path can exist: ids begin at 1, others, such as `step_number`, at 0."""
-    return (1 if name.endswith("id") else 0) <= number <= MOST_ID
+def _are_possible(arguments: dict[str, Any]) -> bool:
+    """Return whether all numbers of a path can exist: ids begin at 1, others, such as `step_number`, at 0."""
+    return all(
+        (1 if name.endswith("id") else 0) <= value <= MOST_ID
+        for name, value in arguments.items()
+        if isinstance(value, int)
+    )
 
 
 async def check(master: Any, path: tuple[str, ...], method: str) -> None:
@@ -71,6 +83,18 @@ async def check(master: Any, path: tuple[str, ...], method: str) -> None:
     numbers = [value for value in arguments.values() if isinstance(value, int)]
     if any(abs(number) > MOST_ID for number in numbers) or await endpoint.get({}, arguments) is None:
         raise InvalidPathError(f"there is no {where}")
+
+
+async def _check_owners(master: Any, path: tuple[str, ...], arguments: dict[str, Any]) -> None:
+    """Raise InvalidPathError unless `builds/1` exists for `builds/1/changes`, and everything else that the path names."""
+    for start in range(0, len(path) - 1, 2):
+        pair = path[start : start + 2]
+        endpoint, own = master.data.getEndpoint(pair)
+        owner = await endpoint.get({}, own) if _are_possible(own) else None
+        if owner is None:
+            raise InvalidPathError(f"there is no {'/'.join(pair)}")
+        # Where the path has a name, Buildbot passes it on as the id.
+        arguments.update({name: owner[name] for name in arguments if name in owner})
 
 
 def check_every_post(refusal: bytes) -> None:
@@ -92,10 +116,13 @@ def check_every_post(refusal: bytes) -> None:
                 resource.master, tuple(part.decode(errors="replace") for part in request.postpath), method
             )
         endpoint, arguments = await _get_endpoint(resource, request, method, params)
-        if any(isinstance(value, int) and not _is_possible(name, value) for name, value in arguments.items()):
+        if not _are_possible(arguments):
             raise InvalidPathError(
                 f"there is no {'/'.join(part.decode(errors='replace') for part in request.postpath)}"
             )
+        if isinstance(endpoint, _TRUSTING):
+            path = tuple(part.decode(errors="replace") for part in request.postpath if part)
+            await _check_owners(resource.master, path, arguments)
         return endpoint, arguments
 
     def get_endpoint(resource: V2RootResource, *arguments: Any) -> Deferred[Any]:

@@ -43,7 +43,7 @@ class Known:
     """What the messages may refer to."""
 
     rest_paths: Sequence[str]
-    """The paths of Buildbot's specification, such as `/builds/n:buildid`."""
+    """The paths of Buildbot's specification, such as `/builds/:buildid`."""
     package_paths: Sequence[str]
     """Published paths."""
     authorization: str
@@ -92,6 +92,7 @@ def _request(
 _PLACES = (
     "/", "/auth/login", "/auth/logout", "/auth/other", "/avatar", "/config", "/change_hook/base", "/ws", "/img/x", "/api", "/api/v1",
     "/api/v2", "/api/v2/", "/login", "/console", "/index.html",
+    "/sse/listen/builds/*/new", "/sse/add/x",
 )  # fmt: skip
 _FIELDS = ("buildid", "builderid", "complete", "results", "name", "number", "properties", "started_at", "x")
 _OPERATORS = ("", "__eq", "__ne", "__lt", "__le", "__gt", "__ge", "__contains", "__in", "__notin", "__x")
@@ -139,7 +140,7 @@ def _rest(rng: random.Random, known: Known) -> tuple[bytes, bool]:
 def _rest_path(rng: random.Random, known: Known) -> str:
     parts = []
     for part in rng.choice(known.rest_paths).strip("/").split("/"):
-        is_variable = part[1:2] == ":"
+        is_variable = ":" in part[:2]
         if is_variable and rng.randrange(4):
             parts.append(rng.choice(("1", "2", "0", "packages", DEB, "stdio")))
         else:

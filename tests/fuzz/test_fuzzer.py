@@ -148,11 +148,13 @@ def test_the_log_is_read_across_a_rotation(tmp_path: Path) -> None:
         file.write('\t  File "/x/site-packages/a.py", line 1, in b\n\tKeyError: 1\n\t\n')
     path.rename(tmp_path / "twistd.log.1")
     stamp = "2026-01-01 00:00:02+0000 [stderr#error] "
-    path.write_text(f"{stamp}Traceback (most recent call last):\n{stamp}ValueError: 2\n")
+    path.write_text(
+        f'{stamp}Traceback (most recent call last):\n{stamp}  File "c.py"\n{stamp}ValueError: 2\n{stamp}other\n'
+    )
     first, second = log.tracebacks()
     log.close()
     assert watch.last_line(first) == 'KeyError: 1 (a.py", line 1, in b)'
-    assert second.endswith("ValueError: 2\n")
+    assert watch.last_line(second) == 'ValueError: 2 (File "c.py")'
     assert path.exists()
 
 

@@ -18,7 +18,7 @@ from twisted.spread import banana
 from tests.fuzz.connections import HANG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.integration.harness import Installation
 
@@ -38,6 +38,7 @@ ALLOWED = Usage(memory_mib=40, descriptors=10, threads=20, children=0, files=0)
 
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|Unhandled Error|Unhandled error in Deferred")
 _MOST_LINES = 60
+_STAMP = r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d"
 
 
 def usage(pid: int, directories: Iterable[Path] = ()) -> Usage:
@@ -85,19 +86,26 @@ class Log:
         if not _TRACEBACK.search(text):
             return []
         # Each message begins with its time; the other lines of a traceback are indented by a tab.
-        messages = re.split(r"(?m)^(?=\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)", text)
+        messages = re.split(rf"(?m)^(?={_STAMP})", text)
         found = []
         for at, message in enumerate(messages):
             if _TRACEBACK.search(message):
-                # What a program prints to its standard error is one message a line.
-                is_printed = message.count("\n") < 2
-                whole = "".join(messages[at : at + _MOST_LINES]) if is_printed else message
+                whole = message if message.count("\n") > 1 else "".join(_printed(messages[at:]))
                 found.append("\n".join(whole.split("\n")[:_MOST_LINES]))
         return found
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _printed(messages: list[str]) -> Iterator[str]:
+    """Yield the lines of the first traceback without their times: what is printed to the standard error is one message a line."""
+    for number, message in enumerate(messages[:_MOST_LINES]):
+        line = re.sub(rf"^{_STAMP}\S* \[[^]]*\] ", "", message)
+        yield line
+        if number and not line.startswith(" "):
+            break
 
 
 def last_line(traceback: str) -> str:

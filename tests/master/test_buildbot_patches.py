@@ -21,6 +21,7 @@ from buildbot.data import masters, properties
 from buildbot.db.changes import ChangesConnectorComponent
 from buildbot.www import auth, config, rest, service, ws
 from buildbot.worker.protocols.manager.pb import Dispatcher, PBManager
+from twisted.spread import pb
 from twisted.spread.pb import Broker
 names = lambda function: list(inspect.signature(function).parameters)
 print(json.dumps({
@@ -47,6 +48,9 @@ print(json.dumps({
     "_recvMessage": names(Broker._recvMessage),
     "_sendFailure": names(Broker._sendFailure),
     "properties_list": names(properties.PropertiesListEndpoint.get),
+    "EventResource": names(service.sse.EventResource.__init__),
+    "Request": names(service.server.Request.__init__),
+    "doRefCount": hasattr(pb.RemoteReference, "doRefCount"),
     "mended": hasattr(ChangesConnectorComponent, "getChangeProperties"),
 }))
 """
@@ -84,6 +88,9 @@ def test_what_is_replaced_takes_what_it_took() -> None:
         ],
         "_sendFailure": ["self", "fail", "requestID"],
         "properties_list": ["self", "resultSpec", "kwargs"],
+        "EventResource": ["self", "master"],
+        "Request": ["self", "channel", "args", "parsePOSTFormSubmission", "kw"],
+        "doRefCount": False,
         "mended": False,
     }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python import log
 from twisted.spread import banana
 
+from master.workers_port import login as workers_login
+from master.workers_port.login import (
+from master import buildbot_patches
 from master.workers_port import login as workers_login
 from master.workers_port.login import (
     MOST_BEFORE_LOGIN,
@@ -152,6 +157,22 @@ def test_what_a_worker_sends_after_its_login_is_logged_whole(factory: LimitedFac
     with pytest.raises(NotImplementedError):
         broker.dataReceived(b"\x01\xe0")
     end(broker)
+
+
+def test_the_end_of_a_reference_to_nothing_is_silent(
+    factory: LimitedFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reference that a wrong message names, and that is never initialized, is destroyed without an exception."""
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    buildbot_patches.apply()
+    broker, transport = connected(factory)
+    transport.clear()
+    broker.dataReceived(banana.encode([b"message", 1, b"root", b"login", 1, [b"remote"], [b"dictionary"]]))
+    assert b"error" in transport.value()
+    end(broker)
+    gc.collect()
+    assert unraisable == []
 
 
 @pytest.mark.parametrize("call", WRONG_CALLS)

@@ -116,6 +116,39 @@ def test_a13_what_buildbot_lacks_is_no_error(here: Installation) -> None:
     assert log(here).count("Traceback") == before
 
 
+@pytest.mark.parametrize("value", ["1", "2", "99999", "9" * 30, "x", "stdio", DEB])
+def test_a13_no_path_of_the_api_fails(here: Installation, value: str) -> None:
+    """Every path of Buildbot's specification is answered without a 5xx, whatever stands for its variables."""
+    before = log(here).count("Traceback")
+    specs = here.get("application.spec")["specs"]
+    paths = {re.sub(r"/\w?:\w+", f"/{value}", spec["path"]).lstrip("/") for spec in specs}
+    assert len(paths) > 50
+    assert [
+        path
+        for path in sorted(paths)
+        if requests.get(f"{here.url}api/v2/{path}", timeout=30).status_code >= 500
+    ] == []
+    assert log(here).count("Traceback") == before
+
+
+@pytest.mark.parametrize("kind", ["(" * 300, "multipart/form-data", "application/x-www-form-urlencoded"])
+def test_a13_no_form_is_parsed(here: Installation, kind: str) -> None:
+    """A POST is answered whatever its Content-Type is; Twisted did not answer one that its parser failed at."""
+    before = log(here).count("Traceback")
+    url = f"{here.url}api/v2/forceschedulers/packages"
+    answer = requests.post(url, data=b"a=b", headers={"Content-Type": kind}, timeout=30)
+    assert answer.status_code == 400
+    assert log(here).count("Traceback") == before
+
+
+@pytest.mark.parametrize("path", ["sse/listen/builds/*/new", "sse/listen/builds?a=1", "sse/add/x", "sse"])
+def test_a13_there_are_no_server_sent_events(here: Installation, path: str) -> None:
+    """Buildbot's own answer some requests with 500, and keep a connection without a limit; the UI uses the websocket instead."""
+    before = log(here).count("Traceback")
+    assert requests.get(here.url + path, timeout=30).status_code == 404
+    assert log(here).count("Traceback") == before
+
+
 def test_a13_d5_a_failed_login_is_logged_and_delayed(here: Installation) -> None:
     """The log has name and address, on one line; the answer comes late, and other clients do not wait for it."""
     began = time.monotonic()
