@@ -15,6 +15,7 @@ from autobahn.websocket.types import ConnectionDeny
 from buildbot.data import masters, properties
 from buildbot.data.base import EndpointKind
 from buildbot.data.exceptions import InvalidQueryParameter
+from buildbot.data.resultspec import ResultSpec
 from buildbot.db import logs
 from buildbot.util.service import BuildbotService
 from buildbot.util.twisted import async_to_deferred
@@ -49,6 +50,13 @@ MOST_NUMBER = 2**31
 _PRIVATE = ("port", "logfileName", "allowed_origins")
 """Names of the web server's configuration that the UI does not get."""
 
+_WITHOUT_FIELDS = {b"limit", b"offset", b"property"}
+"""Arguments of a query that say nothing about a field."""
+
+_ORDERS = ("lt", "le", "gt", "ge")
+"""Operators of filters that compare. A database takes none of them for true and false."""
+
+_apply_spec = ResultSpec.apply
 _decode_result_spec = V2RootResource.decodeResultSpec
 _db2data = masters._db2data  # noqa: SLF001
 _frontend_config = wwwconfig.get_www_frontend_config_dict
@@ -64,6 +72,7 @@ def apply() -> None:
     V2RootResource._render_raw = _render_raw  # type: ignore[method-assign]  # noqa: SLF001
     logs._async_iter_on_pool = lines_from_pool  # noqa: SLF001
     V2RootResource.decodeResultSpec = _checked_result_spec  # type: ignore[method-assign]
+    ResultSpec.apply = _apply_result_spec
     masters._db2data = _nameless_master  # noqa: SLF001
     masters.Master.produceEvent = _nameless_event
     wwwconfig.get_www_frontend_config_dict = _few_facts
@@ -234,8 +243,16 @@ class LimitedRequest(server.Request):
 
 
 def _checked_result_spec(self: Any, request: Any, endpoint: Any) -> Any:
-    """Refuse a number that no database takes. Buildbot answers 500, and logs a traceback for anybody who sends one."""
+    """Refuse a query that no database takes. Buildbot answers 500, and logs a traceback for anybody who sends one."""
+    if b"" in (name for argument in (b"order", b"field") for name in request.args.get(argument, ())):
+        raise InvalidQueryParameter("order and field need the name of a field")
+    if not hasattr(endpoint.rtype.entityType, "fieldNames") and set(request.args) - _WITHOUT_FIELDS:
+        raise InvalidQueryParameter("properties have no fields to filter or order by")
     spec = _decode_result_spec(self, request, endpoint)
+    if any(
+        one.op in _ORDERS and any(isinstance(value, bool) for value in one.values) for one in spec.filters
+    ):
+        raise InvalidQueryParameter("true and false have no order")
     numbers = [number for number in (spec.limit, spec.offset) if number is not None]
     numbers += [value for one in spec.filters for value in one.values if isinstance(value, int)]
     if any(abs(number) >= MOST_NUMBER for number in numbers):
@@ -243,6 +260,14 @@ def _checked_result_spec(self: Any, request: Any, endpoint: Any) -> Any:
     if any(number < 0 for number in (spec.limit, spec.offset) if number is not None):
         raise InvalidQueryParameter("limit and offset must not be negative")
     return spec
+
+
+def _apply_result_spec(self: Any, data: Any) -> Any:
+    """Filter and order rows. Values that cannot be compared, such as lists with numbers, are a mistake of the client."""
+    try:
+        return _apply_spec(self, data)
+    except TypeError as error:
+        raise InvalidQueryParameter(f"the rows cannot be filtered or ordered so: {error}") from None
 
 
 def _nameless_master(model: Any) -> dict[str, Any]:

@@ -97,8 +97,10 @@ class _Run:
             {"www": settings.www.port, "packages": settings.packages.port, "workers": settings.workers.port}
         )
         self._parsing = ParsingProcess(made.directory)
+        specs = made.get("application.spec")["specs"]
         self._known = Known(
-            [row["path"] for row in made.get("application.spec")["specs"]],
+            [row["path"] for row in specs],
+            sorted({field["name"] for row in specs for field in row["type_spec"].get("fields", ())}),
             self._published_paths(),
             f"Bearer {_SECRET}",
         )

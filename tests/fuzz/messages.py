@@ -44,6 +44,8 @@ class Known:
 
     rest_paths: Sequence[str]
     """The paths of Buildbot's specification, such as `/builds/:buildid`."""
+    fields: Sequence[str]
+    """The names of all fields in the specification."""
     package_paths: Sequence[str]
     """Published paths."""
     authorization: str
@@ -94,7 +96,6 @@ _PLACES = (
     "/api/v2", "/api/v2/", "/login", "/console", "/index.html",
     "/sse/listen/builds/*/new", "/sse/add/x",
 )  # fmt: skip
-_FIELDS = ("buildid", "builderid", "complete", "results", "name", "number", "properties", "started_at", "x")
 _OPERATORS = ("", "__eq", "__ne", "__lt", "__le", "__gt", "__ge", "__contains", "__in", "__notin", "__x")
 _CALL = {
     "jsonrpc": "2.0", "id": 1, "method": "force",
@@ -106,7 +107,7 @@ _METHODS = ("force", "renew", "withdraw", "cancel", "stop", "set_priority", "ena
 def _rest(rng: random.Random, known: Known) -> tuple[bytes, bool]:
     path = _rest_path(rng, known) if rng.randrange(5) else rng.choice(_PLACES)
     if rng.randrange(3):
-        path += "?" + "&".join(_argument(rng) for _ in range(rng.randrange(1, 4)))
+        path += "?" + "&".join(_argument(rng, known) for _ in range(rng.randrange(1, 4)))
     headers = {"Accept": b"*/*"}
     if rng.randrange(2):
         headers["Authorization"] = (
@@ -148,17 +149,18 @@ def _rest_path(rng: random.Random, known: Known) -> str:
     return "/api/v2/" + "/".join(parts)
 
 
-def _argument(rng: random.Random) -> str:
+def _argument(rng: random.Random, known: Known) -> str:
     value = _quoted(rng)
     match rng.randrange(4):
         case 0:
             return f"{rng.choice(('limit', 'offset', 'order', 'field', 'property', 'callback', 'autologin'))}={value}"
         case 1:
-            return f"{rng.choice(('order', 'field'))}={rng.choice(('', '-'))}{rng.choice(_FIELDS)}"
+            return f"{rng.choice(('order', 'field'))}={rng.choice(('', '-'))}{rng.choice(known.fields)}"
         case 2:
             return f"{_quoted(rng)}={value}"
         case _:
-            return f"{rng.choice(_FIELDS)}{rng.choice(_OPERATORS)}={value}"
+            value = rng.choice((value, "1", "true", "x"))
+            return f"{rng.choice(known.fields)}{rng.choice(_OPERATORS)}={value}"
 
 
 _SHAMAN = {

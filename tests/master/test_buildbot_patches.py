@@ -18,6 +18,7 @@ import inspect, json
 from buildbot.db import logs
 from buildbot.util.service import BuildbotService
 from buildbot.data import masters, properties
+from buildbot.data.resultspec import ResultSpec
 from buildbot.db.changes import ChangesConnectorComponent
 from buildbot.www import auth, config, rest, service, ws
 from buildbot.worker.protocols.manager.pb import Dispatcher, PBManager
@@ -51,6 +52,7 @@ print(json.dumps({
     "EventResource": names(service.sse.EventResource.__init__),
     "Request": names(service.server.Request.__init__),
     "doRefCount": hasattr(pb.RemoteReference, "doRefCount"),
+    "apply": names(ResultSpec.apply),
     "mended": hasattr(ChangesConnectorComponent, "getChangeProperties"),
 }))
 """
@@ -91,6 +93,7 @@ def test_what_is_replaced_takes_what_it_took() -> None:
         "EventResource": ["self", "master"],
         "Request": ["self", "channel", "args", "parsePOSTFormSubmission", "kw"],
         "doRefCount": False,
+        "apply": ["self", "data"],
         "mended": False,
     }  # fmt: skip
 

@@ -131,6 +131,23 @@ def test_a13_no_path_of_the_api_fails(here: Installation, value: str) -> None:
     assert log(here).count("Traceback") == before
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "builds?order=", "builders?field=", "builders?builderid__contains=1", "builders?masterids__lt=1",
+        "builders?description_format__contains=x", "builders?order=-tags&masterids__le=1", "buildrequests?complete__lt=1",
+        "builders/1/buildrequests?complete__ge=true", "builders/1/builds/1/properties?order=name", "builds/1/properties?x=1",
+        "buildsets/1/properties?results__gt=1", "application.spec?order=type_spec",
+    ],
+)  # fmt: skip
+def test_a13_a_query_that_makes_no_sense_is_the_clients(here: Installation, query: str) -> None:
+    """A filter or an order that does not fit the field is answered with 400, and fills no log."""
+    before = log(here).count("Traceback")
+    answer = requests.get(f"{here.url}api/v2/{query}", timeout=30)
+    assert answer.status_code == 400, answer.text
+    assert log(here).count("Traceback") == before
+
+
 @pytest.mark.parametrize("kind", ["(" * 300, "multipart/form-data", "application/x-www-form-urlencoded"])
 def test_a13_no_form_is_parsed(here: Installation, kind: str) -> None:
     """A POST is answered whatever its Content-Type is; Twisted did not answer one that its parser failed at."""
