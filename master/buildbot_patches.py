@@ -53,8 +53,8 @@ _PRIVATE = ("port", "logfileName", "allowed_origins")
 _WITHOUT_FIELDS = {b"limit", b"offset", b"property"}
 """Arguments of a query that say nothing about a field."""
 
-_ORDERS = ("lt", "le", "gt", "ge")
-"""Operators of filters that compare. A database takes none of them for true and false."""
+_NOT_FOR_BOOLEANS = ("lt", "le", "gt", "ge", "contains")
+"""Operators of filters that a database does not take for true and false."""
 
 _apply_spec = ResultSpec.apply
 _decode_result_spec = V2RootResource.decodeResultSpec
@@ -250,9 +250,10 @@ def _checked_result_spec(self: Any, request: Any, endpoint: Any) -> Any:
         raise InvalidQueryParameter("properties have no fields to filter or order by")
     spec = _decode_result_spec(self, request, endpoint)
     if any(
-        one.op in _ORDERS and any(isinstance(value, bool) for value in one.values) for one in spec.filters
+        one.op in _NOT_FOR_BOOLEANS and any(isinstance(value, bool) for value in one.values)
+        for one in spec.filters
     ):
-        raise InvalidQueryParameter("true and false have no order")
+        raise InvalidQueryParameter("true and false can only be compared with eq and ne")
     numbers = [number for number in (spec.limit, spec.offset) if number is not None]
     numbers += [value for one in spec.filters for value in one.values if isinstance(value, int)]
     if any(abs(number) >= MOST_NUMBER for number in numbers):

@@ -135,7 +135,7 @@ def test_a13_no_path_of_the_api_fails(here: Installation, value: str) -> None:
     "query",
     [
         "builds?order=", "builders?field=", "builders?builderid__contains=1", "builders?masterids__lt=1",
-        "builders?description_format__contains=x", "builders?order=-tags&masterids__le=1", "buildrequests?complete__lt=1",
+        "builders?description_format__contains=x", "builders?order=-tags&masterids__le=1", "buildrequests?complete__lt=1", "buildrequests?waited_for__contains=1",
         "builders/1/buildrequests?complete__ge=true", "builders/1/builds/1/properties?order=name", "builds/1/properties?x=1",
         "buildsets/1/properties?results__gt=1", "application.spec?order=type_spec",
     ],
