@@ -15,8 +15,6 @@ from twisted.internet.testing import StringTransport
 from twisted.python import log
 from twisted.spread import banana
 
-from master.workers_port import login as workers_login
-from master.workers_port.login import (
 from master import buildbot_patches
 from master.workers_port import login as workers_login
 from master.workers_port.login import (
