@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from dataclasses import asdict, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -22,10 +21,10 @@ from pydantic.dataclasses import dataclass
 from master.project_settings import FlavorSettings, Project, ProjectName, ceph
 from model import command_line
 from model.git_names import GitUrlPolicy
+from model.http_urls import http_url
 from model.recipes import CEPH, Recipes
 from model.targets import Target, recipe_lines, select
-from workers import network
-from workers.engine import Limits, crun_problems, no_disks, not_enforceable
+from workers.local_settings import Local
 from workers.openstack_settings import OpenStackSettings
 
 ENVIRONMENT_VARIABLE = "BUILDPACKAGES_SETTINGS"
@@ -36,14 +35,6 @@ _STRICT = ConfigDict(extra="forbid")
 
 class SettingsError(ValueError):
     """All that is wrong with a settings file, one line each."""
-
-
-def _http_url(text: str) -> str:
-    """Return a server's URL with single slashes and one at its end."""
-    match = re.match(r"(https?://[A-Za-z0-9.\[\]:-]+)((?:/[A-Za-z0-9._~/-]*)?)\Z", text)
-    if match is None:
-        raise ValueError("must be a URL like http://HOST:PORT/, or one with a path")
-    return match[1] + re.sub("/+", "/", f"{match[2]}/")
 
 
 def _patterns(patterns: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -64,12 +55,7 @@ def _allowed(prefixes: tuple[str, ...]) -> tuple[str, ...]:
     return GitUrlPolicy(allowed=prefixes).allowed
 
 
-def _reach(entry: str) -> str:
-    network.destinations(entry)
-    return entry
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
@@ -117,74 +103,6 @@ class Packages:
             return self.apt_trusted
         parts = urlsplit(self.url)
         return parts.scheme == "https" or _is_loopback(parts.hostname or "")
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class LocalLimits:
-    """What each build may use; 0 is no limit."""
-
-    memory: Annotated[float, Field(ge=0, le=100_000)] | None = None
-    """GiB; unless set, seven eighths of the machine's memory, divided by `count`."""
-    processes: Annotated[int, Field(ge=0, le=2**22)] = 8192
-    processors: Annotated[float, Field(ge=0, le=10_000)] = 0
-    disk: Annotated[float, Field(ge=0, le=100_000)] = 0
-    """GiB."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Local:
-    """The embedded provider: builds on the master's own machine."""
-
-    count: Annotated[int, Field(ge=1, le=64)] = 1
-    isolation: Literal["auto", "namespaces", "none"] = "auto"
-    engine: Literal["script", "crun"] = "script"
-    roots: Path = Path("roots")
-    scratch: Path = Path("scratch")
-    mirrors: dict[Annotated[str, Field(pattern="^(debian|ubuntu)$")], HttpUrl] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-    limits: LocalLimits | None = None
-    reach: Annotated[tuple[Annotated[str, AfterValidator(_reach)], ...], Field(max_length=200)] | None = None
-    """HOST or HOST:PORT; None: the usual mirrors."""
-
-    @property
-    def isolated(self) -> bool:
-        """Whether each build has namespaces of its own."""
-        return self.isolation == "namespaces" or (self.isolation == "auto" and os.geteuid() == 0)
-
-    @property
-    def limits_in_force(self) -> Limits:
-        """Each build's limits in the kernel's units; none without crun."""
-        if self.engine != "crun":
-            return Limits()
-        limits = self.limits or LocalLimits()
-        if limits.memory is None:
-            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 7 // 8 // self.count
-        else:
-            memory = int(limits.memory * 2**30)
-        return Limits(memory, limits.processes, limits.processors, int(limits.disk * 2**30))
-
-    def contradictions(self) -> list[str]:
-        """Return a sentence for each setting that does not fit the engine, or that this machine cannot do."""
-        if self.engine != "crun":
-            wrong = "only the engine crun enforces"
-            cure = "set workers.local.engine: crun, or remove"
-            return [
-                *([f"workers.local.limits: {wrong} limits; {cure} them"] if self.limits is not None else []),
-                *([f"workers.local.reach: {wrong} it; {cure} it"] if self.reach is not None else []),
-            ]
-        if self.isolation == "none":
-            return ["workers.local.engine: crun isolates builds, and workers.local.isolation is none"]
-        if problems := crun_problems():
-            return [f"workers.local.engine: crun cannot be used: {problem}" for problem in problems]
-        limits = self.limits_in_force
-        disk = no_disks() if limits.disk else ""
-        return [
-            *([f"workers.local.limits.disk: {disk}; set it to 0 for no limit"] if disk else []),
-            *(
-                f"workers.local.limits.{name}: this machine has no writable cgroup that enforces it; set it to 0 for no limit"
-                for name in not_enforceable(limits)
-            ),
-        ]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -272,18 +272,18 @@ def test_limits_that_this_machine_cannot_enforce_are_refused(
 ) -> None:
     """Each missing part of crun, and else each limit without a cgroup, is a sentence with its key."""
     text = LEAST + "workers: {local: {engine: crun, limits: {memory: 8}}}\n"
-    monkeypatch.setattr("master.settings.crun_problems", lambda: ["it needs root", "another"])
+    monkeypatch.setattr("workers.local_settings.crun_problems", lambda: ["it needs root", "another"])
     assert problems(tmp_path, text) == [
         "workers.local.engine: crun cannot be used: it needs root",
         "workers.local.engine: crun cannot be used: another",
     ]
-    monkeypatch.setattr("master.settings.crun_problems", list)
-    monkeypatch.setattr("master.settings.not_enforceable", lambda limits: ["memory"] if limits.memory else [])
+    monkeypatch.setattr("workers.local_settings.crun_problems", list)
+    monkeypatch.setattr("workers.local_settings.not_enforceable", lambda limits: ["memory"] if limits.memory else [])
     assert problems(tmp_path, text) == [
         "workers.local.limits.memory: this machine has no writable cgroup that enforces it; set it to 0 for no limit"
     ]
     read(tmp_path, text.replace("memory: 8", "memory: 0"))
-    monkeypatch.setattr("master.settings.no_disks", lambda: "there is none")
+    monkeypatch.setattr("workers.local_settings.no_disks", lambda: "there is none")
     assert problems(tmp_path, text.replace("memory: 8", "memory: 0, disk: 9")) == [
         "workers.local.limits.disk: there is none; set it to 0 for no limit"
     ]

@@ -182,7 +182,7 @@ def test_a_wrong_call_before_the_login_is_answered(
     transport.clear()
     broker.dataReceived(banana.encode(call))
     assert b"error" in transport.value()
-    assert "workers' port: refused a call before the login of 192.168.1.1: " in logged[-1][0]
+    assert "workers' port: refused a call before the login of 192.0.2.1: " in logged[-1][0]
     assert not any(is_error for _, is_error in logged)
     transport.clear()
     broker.dataReceived(banana.encode(LOGIN))
@@ -201,7 +201,7 @@ def test_a_wrong_password_is_one_line(factory: LimitedFactory, logged: list[tupl
     broker.dataReceived(banana.encode(call))
     assert b"UnauthorizedLogin" in transport.value()
     assert [text for text, _ in logged] == [
-        "workers' port: refused a login from 192.168.1.1: UnauthorizedLogin"
+        "workers' port: refused a login from 192.0.2.1: UnauthorizedLogin"
     ]
     assert not any(is_error for _, is_error in logged)
     end(broker)
