@@ -122,24 +122,14 @@ class Request(http.Request):
             for name, values in self.requestHeaders.getAllRawHeaders()
             if name != b"Range" or self.method == b"GET"
         }
+        # Taken here: when the thread begins, a client that hung up has no channel any more.
+        site = self.channel.factory
         try:
-            answer: Answer = await self.channel.factory.look_up(self._look, self.path, asked)
+            answer: Answer = await site.look_up(_look, site.tree, self.path, asked)
         except (MissingError, OSError):
             shown = self.path[:200].decode("ascii", "replace")
             raise RefusedError(HTTPStatus.NOT_FOUND, f"There is nothing at {shown}.") from None
         return answer
-
-    def _look(self, path: bytes, asked: dict[str, str]) -> Answer:
-        """Answer for a path of the tree; blocks."""
-        tree: PackageTree = self.channel.factory.tree
-        names = names_of(path)
-        found = tree.find(names)
-        if not found.is_directory:
-            return tree.file(names, found, asked)
-        if names[-1]:
-            to = {"Location": directory_url(names), "Content-Type": _PLAIN}
-            return Answer(HTTPStatus.MOVED_PERMANENTLY, to, b"A directory ends with a slash.\n")
-        return tree.listing(names, found)
 
     def _check_method(self) -> None:
         if self.path.startswith(b"/upload/"):
@@ -248,6 +238,18 @@ class Request(http.Request):
         super().connectionLost(reason)
         if self._receiver is not None:
             self._receiver.lose()
+
+
+def _look(tree: PackageTree, path: bytes, asked: dict[str, str]) -> Answer:
+    """Answer for a path of the tree; blocks."""
+    names = names_of(path)
+    found = tree.find(names)
+    if not found.is_directory:
+        return tree.file(names, found, asked)
+    if names[-1]:
+        to = {"Location": directory_url(names), "Content-Type": _PLAIN}
+        return Answer(HTTPStatus.MOVED_PERMANENTLY, to, b"A directory ends with a slash.\n")
+    return tree.listing(names, found)
 
 
 class Channel(http.HTTPChannel):

@@ -16,7 +16,7 @@ import requests
 from master.users import digest
 from tests.fuzz.connections import CLOSED_WITHIN, HANG, OPEN, Connections
 from tests.fuzz.messages import PORT_OF, Exchange, Known, exchange
-from tests.fuzz.parsers import CORPUS
+from tests.fuzz.parsers import CORPUS, whole
 from tests.fuzz.parsing import MUTATIONS, RUNS_TOOLS, ParsingProcess, changed
 from tests.fuzz.report import Report
 from tests.fuzz.watch import Log, Probes, growth, last_line, usage
@@ -158,6 +158,9 @@ class _Run:
         begun = time.monotonic()
         self._settle()
         self._report.before = usage(self._pid, self._staging)
+        self._parsing.outcome(
+            "deb-packages", whole("deb-packages")
+        )  # its process runs, and has loaded everything
         self._report.parsers_before = usage(self._parsing.pid)
         self._paused += time.monotonic() - begun
 

@@ -11,11 +11,19 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote, urljoin
 
 import pytest
 import requests
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
+from master.package_server.http_requests import Channel
+from master.package_server.tree import MissingError, PackageTree
 from tests.package_server_process import KEY, PackageServerProcess
 from tests.patience import until
 from tests.published import Publications
@@ -37,6 +45,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageServerPr
         (server.tree / "out").symlink_to(directory)
         (server.tree / "empty").write_text("")
         yield server
+
+
+def test_a_client_that_hangs_up_before_the_look_up_is_no_mistake(tmp_path: Path) -> None:
+    """The look-up runs in a thread, which may begin after the connection has ended."""
+    calls: list[tuple[Any, ...]] = []
+
+    def look_up(*call: Any) -> Deferred[Any]:
+        calls.append(call)
+        return Deferred()
+
+    factory = SimpleNamespace(look_up=look_up, tree=PackageTree(str(tmp_path), ""), channels=set(), log=print)
+    channel: Any = Channel()
+    channel.factory = channel.site = factory
+    channel.makeConnection(StringTransport())
+    channel.dataReceived(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+    channel.connectionLost(Failure(ConnectionDone()))
+    [(look, *arguments)] = calls
+    with pytest.raises(MissingError):
+        look(*arguments)
 
 
 def get(server: PackageServerProcess, path: str, **headers: str) -> requests.Response:

@@ -278,7 +278,9 @@ def test_limits_that_this_machine_cannot_enforce_are_refused(
         "workers.local.engine: crun cannot be used: another",
     ]
     monkeypatch.setattr("workers.local_settings.crun_problems", list)
-    monkeypatch.setattr("workers.local_settings.not_enforceable", lambda limits: ["memory"] if limits.memory else [])
+    monkeypatch.setattr(
+        "workers.local_settings.not_enforceable", lambda limits: ["memory"] if limits.memory else []
+    )
     assert problems(tmp_path, text) == [
         "workers.local.limits.memory: this machine has no writable cgroup that enforces it; set it to 0 for no limit"
     ]
