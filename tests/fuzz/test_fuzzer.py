@@ -50,18 +50,24 @@ http.Request.requestReceived = planted
 """For the master's process: leaks of memory and descriptors, a traceback in the log, a connection that ends without an answer, a 500."""
 
 
-def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory whose name is short enough for the sockets of gpg's agent below it."""
+    return tmp_path_factory.mktemp("fuzz")
+
+
+def test_a_short_run_finds_nothing(directory: Path) -> None:
     """No 5xx, traceback, growth, hang or silence while the three ports and the checks of uploads get odd input."""
-    report = fuzz(tmp_path / "made", SEED, tmp_path / "findings", cases=CASES)
+    report = fuzz(directory / "made", SEED, directory / "findings", cases=CASES)
     assert report.defects == [], report.table()
-    assert not (tmp_path / "findings").exists()
+    assert not (directory / "findings").exists()
     assert set(report.cases) == {*PORT_OF, *parsing.MUTATIONS}
 
 
-def test_planted_defects_are_reported(tmp_path: Path) -> None:
+def test_planted_defects_are_reported(directory: Path) -> None:
     """A leak, a traceback, a lost connection and a 500 are each reported once, and the bytes that found them are written."""
     report = fuzz(
-        tmp_path / "made", SEED, tmp_path / "findings", cases=300, patch=PLANTED, kinds=["packages"]
+        directory / "made", SEED, directory / "findings", cases=300, patch=PLANTED, kinds=["packages"]
     )
     names = {defect.partition(": ")[0] + ": " + defect.split(": ")[1] for defect in report.defects}
     assert names >= {
@@ -70,9 +76,9 @@ def test_planted_defects_are_reported(tmp_path: Path) -> None:
     }, names  # fmt: skip
     grown = [defect for defect in report.defects if defect.startswith("the master's ")]
     assert sorted(defect.split()[2].strip(":") for defect in grown) == ["descriptors", "memory_mib"], grown
-    kept = [path.read_bytes() for path in (tmp_path / "findings/packages").iterdir()]
+    kept = [path.read_bytes() for path in (directory / "findings/packages").iterdir()]
     assert any(b" /wheels/" in data for data in kept)
-    assert "planted" in (tmp_path / "findings/report.txt").read_text()
+    assert "planted" in (directory / "findings/report.txt").read_text()
 
 
 class _Silent:
