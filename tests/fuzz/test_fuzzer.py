@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SEED = 11
-CASES = 1000
+CASES = 400
 """Of the short run. They take about 10 s, the start of the master, two builds and the replay of the corpus as long again."""
 
 PLANTED = """
