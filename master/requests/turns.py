@@ -134,5 +134,7 @@ class Turns(BuildbotService):
 @async_to_deferred
 async def prioritize_builders(master: Any, builders: Sequence[Any]) -> list[Any]:
     """Return `c["prioritizeBuilders"]`'s answer: which builder may start a build first."""
-    turns: Turns = master.service_manager.namedServices[Turns.name]
+    turns: Turns | None = master.service_manager.namedServices.get(Turns.name)
+    if turns is None:  # At a start, Buildbot makes the builders before the services. No worker is there yet.
+        return list(builders)
     return await turns.sorted_builders(builders)

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 with warnings.catch_warnings():  # Buildbot's kit turns every warning into an error, for everybody
     from buildbot.test import fakedb
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial import unittest
 
-from master.requests.turns import Queued, Turns, in_turns
+from master.requests.turns import Queued, Turns, in_turns, prioritize_builders
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Alembic's, of Buildbot's own files
 
@@ -114,3 +115,13 @@ class TestTurns(TestReactorMixin, unittest.TestCase):
             assert [one.name for one in await self.turns.sorted_builders(asked)] == ["two", "one", "idle"]
         requests = [SimpleNamespace(id=number) for number in (2, 3, 4)]
         assert [one.id for one in await self.turns.sorted(requests)] == [3, 2, 4]
+
+    async def test_builders_that_are_made_before_the_services_have_no_turns(self) -> None:
+        """A start logs no error: Buildbot asks for the order of the builders before it has our services."""
+        services: Any = SimpleNamespace(namedServices={})
+        master = SimpleNamespace(service_manager=services, botmaster=self.master.botmaster)
+        self.master.botmaster.builders = {}
+        builders = [SimpleNamespace(name=name) for name in ("two", "one")]
+        assert await prioritize_builders(master, builders) == builders
+        services.namedServices[Turns.name] = self.turns
+        assert [one.name for one in await prioritize_builders(master, builders)] == ["one", "two"]
