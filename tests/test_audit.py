@@ -1,11 +1,12 @@
 """`make audit` says what it found and what it could not ask; the latter is no clean result.
 
-The real advisory services are not asked. A local proxy stands in for both: it answers for pypi.org and Debian's security tracker in
+The real advisory services are not asked. A local proxy stands in for both: it answers for the package index and Debian's security tracker in
 their own formats, with a certificate that the real pip-audit and debsecan are made to trust.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -19,20 +20,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pip_audit._service import pypi as pip_audit_service
+
 from tests.patience import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-SERVICES = ("pypi.org", "security-tracker.debian.org")
+INDEX = re.findall(r"https://([\w.-]+)/pypi/", inspect.getsource(pip_audit_service))
+"""The host that the installed pip-audit asks."""
+SERVICES = (*INDEX, "security-tracker.debian.org")
 
 PYPI = {
     "twisted": {
         "id": "PYSEC-2099-1", "aliases": ["CVE-2099-1"], "summary": "x", "fixed_in": ["99.1.0"], "published": "2099-01-01T00:00:00Z",
     },
 }  # fmt: skip
-"""Advisories by package, as pypi.org has them for each release."""
+"""Advisories by package, as the index has them for each release."""
 
 DEBIAN = """\
 VERSION 1

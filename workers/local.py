@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python import log
 
 from workers.engine import Limits, abandoned, container, remove_cgroups
+from workers.network import of_apt_sources
 from workers.provider import NoMachine, NoMachineEver
 from workers.roots import Root, Roots, host_suite
 from workers.sandbox import enter, kill_all, mounted
@@ -146,7 +147,8 @@ class LocalProvider:
             "python3", "-I", f"{library}/run-worker.py", library,
         )  # fmt: skip
         if self._settings.crun:
-            limits, reach = self._settings.limits, self._settings.reach
+            limits = self._settings.limits
+            reach = self._settings.reach | of_apt_sources(roots.path(root))
             command = container(roots.path(root), scratch, "build", *worker, limits=limits, reach=reach)
         else:
             command = enter(roots.path(root), scratch, "build", *worker)

@@ -14,17 +14,16 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 USUAL = (
-    "deb.debian.org", "security.debian.org", "archive.ubuntu.com", "security.ubuntu.com", "ports.ubuntu.com",
     "github.com", "codeload.github.com", "raw.githubusercontent.com",
     "objects.githubusercontent.com", "release-assets.githubusercontent.com",
     "download.ceph.com", "shaman.ceph.com", "chacra.ceph.com",
     *(f"{number}.chacra.ceph.com" for number in range(1, 6)),
     "archives.boost.io", "archive.apache.org", "git.kernel.dk",
-    "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "nodejs.org", "download.cypress.io", "cdn.cypress.io",
 )  # fmt: skip
-"""The mirrors of prepared roots, and the hosts that Ceph's install-deps.sh, make-dist and CMake files name."""
+"""The hosts that Ceph's install-deps.sh, make-dist and CMake files name, without the package indexes of pip and npm."""
 _PORTS = {"http": 80, "https": 443, "git": 9418}
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_][a-z0-9_-]{0,62}(\.[a-z0-9_-]{1,63})*\Z")
 _FIRST_ADDRESS = IPv4Address("127.1.0.1")
@@ -50,7 +49,7 @@ def destinations(entry: str) -> tuple[Destination, ...]:
         bool(host) and port != 0 and parts.netloc == entry and not entry.endswith(":") and "@" not in entry
     )
     if not whole or not (_address(host) or _NAME.match(host)):
-        raise ValueError("must be HOST or HOST:PORT, such as deb.debian.org or 192.0.2.7:9418")
+        raise ValueError("must be HOST or HOST:PORT, such as mirror.example.org or 192.0.2.7:9418")
     return tuple(Destination(host, number) for number in ((80, 443) if port is None else (port,)))
 
 
@@ -58,6 +57,15 @@ def of_url(url: str) -> Destination:
     """Return the port that a URL's server listens on."""
     parts = urlsplit(url)
     return Destination(parts.hostname or "", parts.port or _PORTS[parts.scheme])
+
+
+def of_apt_sources(root: Path) -> set[Destination]:
+    """Return the servers of packages that a prepared root is configured with."""
+    apt = root / "etc/apt"
+    files = [apt / "sources.list", *(apt / "sources.list.d").glob("*")]
+    text = "\n".join(file.read_text(errors="replace") for file in files if file.is_file())
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return {of_url(url) for line in lines for url in re.findall(r"https?://[^\s\]]+", line)}
 
 
 def inside(wanted: Iterable[Destination]) -> dict[str, Any]:

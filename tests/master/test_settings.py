@@ -249,8 +249,8 @@ def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
             "workers.local.reach: only the engine crun enforces it; set workers.local.engine: crun, or remove it",
         ),
         (
-            "engine: crun, reach: [deb.debian.org, '*.debian.org']",
-            "workers.local.reach.1: must be HOST or HOST:PORT, such as deb.debian.org or 192.0.2.7:9418 (it is '*.debian.org')",
+            "engine: crun, reach: [mirror.example.org, '*.debian.org']",
+            "workers.local.reach.1: must be HOST or HOST:PORT, such as mirror.example.org or 192.0.2.7:9418 (it is '*.debian.org')",
         ),
         (
             "engine: crun, isolation: none",

@@ -14,7 +14,7 @@ import pytest
 from tests.cloud import prepared_roots
 from tests.patience import until
 from workers.engine import container
-from workers.network import USUAL, Destination, destinations, inside, of_url
+from workers.network import USUAL, Destination, destinations, inside, of_apt_sources, of_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,7 +38,7 @@ for argument in sys.argv[1:]:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ("deb.debian.org", [("deb.debian.org", 80), ("deb.debian.org", 443)]),
+        ("mirror.example.org", [("mirror.example.org", 80), ("mirror.example.org", 443)]),
         ("GitHub.com:443", [("github.com", 443)]),
         ("127.0.0.1:9418", [("127.0.0.1", 9418)]),
         ("[2001:db8::1]:3128", [("2001:db8::1", 3128)]),
@@ -60,7 +60,7 @@ def test_entries(entry: str, expected: list[tuple[str, int]]) -> None:
 def test_entries_that_name_no_host(entry: str) -> None:
     """Patterns, URLs and whatever could change the file /etc/hosts are refused."""
     with pytest.raises(
-        ValueError, match="must be HOST or HOST:PORT, such as deb.debian.org or 192.0.2.7:9418"
+        ValueError, match="must be HOST or HOST:PORT, such as mirror.example.org or 192.0.2.7:9418"
     ):
         destinations(entry)
 
@@ -97,9 +97,24 @@ def test_addresses() -> None:
 
 
 def test_the_usual_hosts() -> None:
-    """Debian's mirrors and GitHub are reachable unless the setting says otherwise."""
+    """Each entry is a host that the setting could name as well; GitHub is among them."""
     usual = {destination for entry in USUAL for destination in destinations(entry)}
-    assert {Destination("deb.debian.org", 80), Destination("github.com", 443)} <= usual
+    assert Destination("github.com", 443) in usual
+
+
+def test_the_servers_of_a_roots_apt_sources(tmp_path: Path) -> None:
+    """Both forms of apt's sources are read, and neither comments nor files of other programs count."""
+    assert of_apt_sources(tmp_path) == set()
+    parts = tmp_path / "etc/apt/sources.list.d"
+    parts.mkdir(parents=True)
+    (tmp_path / "etc/apt/sources.list").write_text(
+        "deb [arch=amd64] http://one.example.org:3142/debian/ bookworm main\n# deb http://no.example.org/ x main\n"
+    )
+    (parts / "more.sources").write_text("Types: deb\nURIs: https://two.example.org/ubuntu\nSuites: noble\n")
+    assert of_apt_sources(tmp_path) == {
+        Destination("one.example.org", 3142),
+        Destination("two.example.org", 443),
+    }
 
 
 @pytest.fixture
@@ -151,11 +166,11 @@ def test_what_is_listed_is_reached_and_nothing_else(tmp_path: Path, echo: int) -
         said = run(
             tmp_path,
             [Destination("127.0.0.1", echo), Destination("localhost.localdomain", 9), Destination("192.0.2.99", 9)],
-            "python3", "-c", TRY, f"127.0.0.1:{echo}", "192.0.2.99:10", "deb.debian.org:80", *tried,
+            "python3", "-c", TRY, f"127.0.0.1:{echo}", "192.0.2.99:10", "mirror.example.org:80", *tried,
         )  # fmt: skip
     lines = dict(line.rsplit(" ", 1) for line in said.splitlines())
     assert lines.pop(f"127.0.0.1:{echo}") == "300000"
-    assert lines.pop("deb.debian.org:80") == "gaierror"
+    assert lines.pop("mirror.example.org:80") == "gaierror"
     assert set(lines) == {"192.0.2.99:10", *tried}
     assert set(lines.values()) <= {"ConnectionRefusedError", "OSError"}, (
         lines
