@@ -133,7 +133,7 @@ FOLDERS = {
     "web": {"buildbot_patches", "users"},
     "workers_port": set(),
 }
-"""What of `master` each of its folders may import, as docs/architecture.md says."""
+"""Folders and modules of `master` that each of its folders may import, as docs/architecture.md says."""
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

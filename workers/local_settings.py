@@ -1,4 +1,4 @@
-"""What an operator sets of the `local` provider; part of the settings file, under workers.local."""
+"""Settings of the `local` provider; part of the settings file, under workers.local."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _reach(entry: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class LocalLimits:
-    """What each build may use; 0 is no limit."""
+    """Limits of each build; 0 is no limit."""
 
     memory: Annotated[float, Field(ge=0, le=100_000)] | None = None
     """GiB; unless set, seven eighths of the machine's memory, divided by `count`."""

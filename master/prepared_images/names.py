@@ -1,4 +1,4 @@
-"""Of which targets images are prepared, and the names of the builders that make and test them."""
+"""Targets that images are prepared for, and the names of the builders that make and test these images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from model.targets import Target
 
 NIGHTLY = "nightly"
-"""Who asks for the images that nobody asks for."""
+"""The requester of the nightly images."""
 
 
 def image_targets(settings: Settings) -> dict[Target, list[str]]:

@@ -55,12 +55,12 @@ class LastResolved:
         temporary.replace(self._path)
 
     def refs_at(self, key: PackageKey) -> list[str]:
-        """Give the refs that were last at this commit."""
+        """Return the refs that were last at this commit."""
         refs = self._targets.get(key.target.name, {})
         return sorted(ref for ref, found in refs.items() if found["sha1"] == key.sha1)
 
     def all(self, targets: dict[str, Target]) -> list[tuple[PackageKey, str]]:
-        """Give everything remembered of the targets that are on."""
+        """Return everything remembered of the targets that are on."""
         return [
             (PackageKey(targets[name], found["sha1"]), ref)
             for name, refs in self._targets.items()

@@ -1,1 +1,1 @@
-"""What `make reload` may change in a running master, and the log that it waits for."""
+"""Limits of what `make reload` changes in a running master, and the log that it waits for."""

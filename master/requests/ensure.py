@@ -92,7 +92,7 @@ class Ensure:
         *,
         most: Callable[[], int],
     ) -> None:
-        """Take the services, and `most`: how many requests one user may have on their way; 0 is no limit."""
+        """Start without requests. `most` returns how many of them one user may have open; 0 is no limit."""
         self._most = most
         self._master = master
         self._publisher = publisher

@@ -100,7 +100,7 @@ class Progress:
     """
 
     def __init__(self, master: Any, publisher: Publisher, waiting: Waiting, turns: Turns) -> None:
-        """Take the buildmaster, what knows the packages' addresses, who waits, and whose turn it is."""
+        """Start with nothing read."""
         self._master = master
         self._publisher = publisher
         self._waiting = waiting

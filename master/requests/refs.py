@@ -1,4 +1,4 @@
-"""What refs resolve to in git."""
+"""Resolves refs in git repositories."""
 
 from __future__ import annotations
 

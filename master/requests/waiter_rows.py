@@ -1,4 +1,4 @@
-"""Who waits, in the database: a row for each buildrequest, so that one who comes rewrites only the row of what he waits for."""
+"""Keeps waiters in the database, in one row for each buildrequest: a new waiter rewrites only the row of that request."""
 
 # mypy: allow-untyped-calls
 # Buildbot's database connector is annotated in part only.

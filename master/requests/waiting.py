@@ -31,10 +31,10 @@ MOST_GIT_URLS = 10
 """Repositories that those who wait for one buildrequest may name: the build tries one after the other, and each may be silent."""
 
 MOST_JOBS = 1000
-"""Of one asker, for one buildrequest: a whole suite of teuthology waits for the same packages."""
+"""Most jobs of one asker for one buildrequest: a whole suite of teuthology waits for the same packages."""
 
 MOST_JOBS_OF_ALL = 5000
-"""Of one asker, for all buildrequests together."""
+"""Most jobs of one asker for all buildrequests together."""
 
 MOST_TOLD = 20
 """Waiters that are named to whoever looks; of the others, the number is told."""
@@ -89,7 +89,7 @@ class Waiters:
         """Start with nobody."""
         self._of: dict[int, dict[tuple[str, str], Waiter]] = {}
         self._jobs: Counter[str] = Counter()
-        """Of each asker, for all buildrequests."""
+        """Number of jobs of each asker, for all buildrequests."""
 
     def add(self, request: int, asker: str, job: str, now: float, git_url: str = "") -> bool:
         """Take note of one who waits, or still waits; True if he was not known, or did not name this repository before.
@@ -164,7 +164,7 @@ class Waiters:
         return [asdict(waiter) for waiter in self.of(request, now)]
 
     def load(self, request: int, rows: Iterable[dict[str, Any]], now: float) -> None:
-        """Take what was kept of a request; all have been heard of now, as nobody could say so before."""
+        """Add the rows that were kept of a request; all count as heard of now, since nobody could renew before."""
         for row in rows:
             asker, job = row["asker"], row["job"]
             self.add(request, asker, job, now)

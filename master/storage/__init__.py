@@ -1,1 +1,1 @@
-"""What the database holds, and for how long."""
+"""The database, and how long it keeps the text of logs."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def database(settings: Settings) -> dict[str, Any]:
-    """Give `c["db"]`."""
+    """Return `c["db"]`."""
     if not event.contains(Engine, "connect", _relax):
         event.listen(Engine, "connect", _relax)
     kept = {"poolclass": SingletonThreadPool} if is_sqlite(settings.database) else {}

@@ -19,7 +19,7 @@ class Part(NamedTuple):
 
 @dataclass
 class Answer:
-    """What to send: a status, headers, and either a body or parts of the file at `path`."""
+    """A status, headers, and either a body or parts of the file at `path`."""
 
     status: HTTPStatus
     headers: dict[str, str] = field(default_factory=dict)

@@ -100,7 +100,7 @@ class TestTurns(TestReactorMixin, unittest.TestCase):
         await self.turns.startService()
 
     async def test_the_line_is_of_all_builders(self) -> None:
-        """What is being built counts for its asker and is not in the line; the master's own requests are nobody's."""
+        """A running build counts for its asker and is not in the line; the master's own requests are nobody's."""
         assert await self.turns.line() == [3, 5, 2, 4]
         self.turns.serve("nobody")
         assert await self.turns.line() == [5, 3, 2, 4]
