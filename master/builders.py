@@ -116,5 +116,5 @@ async def _next_request(behind: Provider, target: Target, builder: Any, requests
     turns: Turns = builder.master.service_manager.namedServices[Turns.name]
     chosen = behind.next_request(target, await turns.sorted(requests))
     if chosen is not None:
-        turns.serve(str(chosen.properties.getProperty("owner")))
+        turns.serve(chosen.id)
     return chosen

@@ -49,7 +49,7 @@ class Local:
     environment: dict[str, str] = field(default_factory=dict)
     limits: LocalLimits | None = None
     reach: Annotated[tuple[Annotated[str, AfterValidator(_reach)], ...], Field(max_length=200)] | None = None
-    """HOST or HOST:PORT; None: the usual mirrors."""
+    """HOST or HOST:PORT; None: the usual hosts of network.py."""
 
     @property
     def isolated(self) -> bool:

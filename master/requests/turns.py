@@ -108,10 +108,11 @@ class Turns(BuildbotService):
         order = {number: place for place, number in enumerate(await self.line())}
         return sorted(requests, key=lambda one: (order.get(one.id, inf), one.id))
 
-    def serve(self, asker: str) -> None:
-        """Note that a request of an asker's gets a worker."""
+    def serve(self, request: int) -> None:
+        """Note that a buildrequest of the line gets a worker: its asker has had a turn."""
         self._turn += 1
-        self._served[asker] = self._turn
+        # One that was cancelled a moment ago is in no line any more.
+        self._served[self._askers.get(request, _NOBODY)] = self._turn
 
     async def sorted_builders(self, builders: Sequence[Any]) -> list[Any]:
         """Return these builders and all others that have requests, in the order of their first requests' turns.

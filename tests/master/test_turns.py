@@ -102,12 +102,13 @@ class TestTurns(TestReactorMixin, unittest.TestCase):
     async def test_the_line_is_of_all_builders(self) -> None:
         """A running build counts for its asker and is not in the line; the master's own requests are nobody's."""
         assert await self.turns.line() == [3, 5, 2, 4]
-        self.turns.serve("nobody")
+        self.turns.serve(3)
         assert await self.turns.line() == [5, 3, 2, 4]
 
     async def test_builders_and_their_requests_are_in_the_order_of_turns(self) -> None:
         """The builder of the first in the line may start first; one that has nothing to do comes last."""
-        self.turns.serve("nobody")
+        await self.turns.line()
+        self.turns.serve(3)
         builders = {name: SimpleNamespace(name=name) for name in ("one", "two")}
         self.master.botmaster.builders = builders
         idle = SimpleNamespace(name="idle")
